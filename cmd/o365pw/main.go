@@ -1,0 +1,19 @@
+// Command o365pw makes app passwords for Microsoft 365 mailboxes and runs the
+// gateway on which mail programs sign in with them.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/o365pw/o365pw/pkg/cli"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := cli.Main(ctx, cli.OS())
+	stop()
+	os.Exit(code)
+}

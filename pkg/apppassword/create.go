@@ -1,0 +1,303 @@
+package apppassword
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/graph"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// undoLimit bounds the removal of what a failed create made. It runs also
+// when the person has pressed Ctrl-C.
+const undoLimit = 2 * time.Minute
+
+// Request is what a person asks of Create.
+type Request struct {
+	Name      string
+	Mailboxes []string
+	Allow     []string
+	Networks  []netip.Prefix
+	Expires   time.Time
+	// ExpiresAsked tells that the person chose Expires: it is then kept or
+	// refused, never shortened to what the tenant's policy allows.
+	ExpiresAsked bool
+	// NoWait leaves out waiting for Entra to accept the new secret.
+	NoWait bool
+}
+
+// Created is a new app password. Password is to be shown once.
+type Created struct {
+	Record   Record
+	Password secret.Text
+}
+
+// check refuses what must not reach Graph, and puts the request in order.
+func (req *Request) check(now time.Time) error {
+	if err := CheckName(req.Name); err != nil {
+		return err
+	}
+	if len(req.Mailboxes) == 0 {
+		return &InvalidError{Field: "mailbox", Problem: "is missing: no --mailbox is given and the profile names none"}
+	}
+	var boxes []string
+	for _, m := range req.Mailboxes {
+		if err := CheckMailbox(m); err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(boxes, func(b string) bool { return strings.EqualFold(b, m) }) {
+			boxes = append(boxes, m)
+		}
+	}
+	req.Mailboxes = boxes
+	if len(req.Allow) == 0 {
+		return &InvalidError{Field: "protocol", Problem: "is missing: name at least one of imap, pop3, smtp"}
+	}
+	var err error
+	if req.Allow, err = ParseAllow(req.Allow); err != nil {
+		return err
+	}
+	if !req.Expires.After(now) {
+		return &InvalidError{Field: "expiry", Value: req.Expires.Format(time.RFC3339), Problem: "is in the past"}
+	}
+	return nil
+}
+
+// Create makes an app password with a client secret of its own behind it:
+//
+//	token for Graph → addPassword → Entra accepts the secret → keychain →
+//	registry
+//
+// What a failing step leaves is undone. Errors: [*InvalidError] and
+// [*NameTakenError] before Graph is asked to change anything, [*PolicyError],
+// [*UnusableError], [*LeftBehindError] with the key id that could not be
+// removed, and what graph, entra and secret return.
+func (m *Manager) Create(ctx context.Context, req Request) (created Created, err error) {
+	if err := req.check(m.now()); err != nil {
+		return Created{}, err
+	}
+	unlock, err := durable.Lock(ctx, m.createLock())
+	if err != nil {
+		return Created{}, fmt.Errorf("another create of this profile is running: %w", err)
+	}
+	defer unlock()
+	if err := m.checkFree(ctx, req.Name); err != nil {
+		return Created{}, err
+	}
+	if err := ProbeKeychain(ctx, m.Keychain); err != nil {
+		return Created{}, fmt.Errorf("nothing was made, since the app password could not be kept: %w", err)
+	}
+
+	note := Pending{ID: uuid.NewString(), Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant,
+		ClientID: m.Profile.ClientID, Keychain: m.Profile.Keychain, Since: m.now().UTC()}
+	if err := m.Registry.Update(ctx, func(s *State) error { s.Pending = append(s.Pending, note); return nil }); err != nil {
+		return Created{}, err
+	}
+	cred, clientSecret, expires, err := m.addPassword(ctx, req)
+	if err != nil {
+		return Created{}, m.afterFailedAdd(ctx, note, err)
+	}
+	rec := Record{
+		ID: cred.KeyID, Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, ClientID: m.Profile.ClientID,
+		Mailboxes: req.Mailboxes, Allow: req.Allow, Networks: append([]netip.Prefix{}, req.Networks...),
+		Backing: BackingSecret, Hint: cred.Hint, Keychain: m.Profile.Keychain,
+		Created: m.now().UTC().Truncate(time.Second), Expires: expires.UTC(),
+	}
+	defer func() {
+		if err != nil {
+			created, err = Created{}, m.undo(ctx, note, rec.ID, err)
+		}
+	}()
+	note.KeyID = cred.KeyID
+	if err := m.Registry.Update(ctx, func(s *State) error { s.forget(note); s.Pending = append(s.Pending, note); return nil }); err != nil {
+		return Created{}, err
+	}
+	if !req.NoWait {
+		if rec.Verified, err = m.waitAccepted(ctx, clientSecret); err != nil {
+			return Created{}, err
+		}
+	}
+	s := secrets{Password: Generate(), Backing: clientSecret}
+	if err := storeSecrets(ctx, m.Keychain, rec.ID, s); err != nil {
+		return Created{}, fmt.Errorf("put the app password into the keychain: %w", err)
+	}
+	err = m.Registry.Update(ctx, func(st *State) error { st.put(rec); st.forget(note); return nil })
+	if err != nil {
+		return Created{}, err
+	}
+	return Created{Record: rec, Password: s.Password}, nil
+}
+
+func (m *Manager) createLock() string {
+	return filepath.Join(m.Registry.Dir, "create-"+m.Profile.Name+".lock")
+}
+
+// checkFree clears away what a killed create left, and tells whether the name
+// is free here and in the application.
+func (m *Manager) checkFree(ctx context.Context, name string) error {
+	if err := m.recoverLocked(ctx); err != nil {
+		return err
+	}
+	entries, err := m.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if sameName(e.Name, name) {
+			return &NameTakenError{Name: e.Name, ID: e.ID, Status: e.Status}
+		}
+	}
+	return nil
+}
+
+// addPassword asks Graph for the credential. A life that the tenant's policy
+// refuses is shortened unless the person asked for it.
+func (m *Manager) addPassword(ctx context.Context, req Request) (graph.PasswordCredential, secret.Text, time.Time, error) {
+	expires := req.Expires
+	for {
+		m.progress("asking Graph for a client secret")
+		cred, text, err := m.Graph.AddPassword(ctx, m.Profile.ClientID, graph.NewPassword{DisplayName: req.Name, End: expires})
+		if err == nil {
+			if cred.End.IsZero() {
+				cred.End = expires
+			}
+			if expires != req.Expires {
+				m.warn("the tenant's policy does not allow %s: this app password expires on %s",
+					Days(req.Expires.Sub(m.now())), cred.End.Local().Format("2 January 2006"))
+			}
+			return cred, text, cred.End, nil
+		}
+		ge, ok := errors.AsType[*graph.Error](err)
+		if !ok || !(ge.PolicyForbidsSecrets() || ge.PolicyLifetime()) {
+			return cred, text, expires, err
+		}
+		policy := &PolicyError{ForbidsSecrets: ge.PolicyForbidsSecrets(), Asked: expires.Sub(m.now()).Round(time.Minute), Err: err}
+		if policy.ForbidsSecrets {
+			return cred, text, expires, policy
+		}
+		if limit, ok := m.lifetimeLimit(ctx); ok {
+			policy.Max = limit
+		}
+		shorter := nextShorter(policy.Asked, policy.Max)
+		if req.ExpiresAsked || shorter == 0 {
+			return cred, text, expires, policy
+		}
+		expires = m.now().UTC().Truncate(time.Second).Add(shorter)
+	}
+}
+
+// lifetimeLimit reads the longest life the tenant's policy allows, where the
+// token may read policies.
+func (m *Manager) lifetimeLimit(ctx context.Context) (time.Duration, bool) {
+	p, err := m.Graph.AppManagementPolicy(ctx)
+	if err != nil || p.MaxLifetime <= 0 {
+		return 0, false
+	}
+	return p.MaxLifetime, true
+}
+
+// nextShorter is the next life to try after asked was refused: the policy's
+// maximum where it is known and shorter, else the next of the usual ones,
+// since an application's own policy may be stricter than the tenant's and can
+// often not be read. 0 means there is none.
+func nextShorter(asked, limit time.Duration) time.Duration {
+	// A minute short of the limit: Entra counts from its own clock.
+	if limit -= time.Minute; limit > 0 && limit < asked-2*time.Minute {
+		return limit
+	}
+	for _, days := range []int{90, 60, 30, 14, 7, 1} {
+		if d := time.Duration(days)*24*time.Hour - time.Minute; d < asked-2*time.Minute {
+			return d
+		}
+	}
+	return 0
+}
+
+// waitAccepted polls the token endpoint until Entra takes the new secret. It
+// tells false when the time is over: the credential is good, only slow to
+// arrive everywhere. A refusal that waiting does not mend is an
+// [*UnusableError].
+func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (bool, error) {
+	limit, step := m.WaitLimit, m.WaitStep
+	if limit == 0 {
+		limit = 2 * time.Minute
+	}
+	if step == 0 {
+		step = time.Second
+	}
+	start := time.Now()
+	for {
+		m.progress("waiting for Entra to accept the new secret (%s)", time.Since(start).Round(time.Second))
+		_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
+		if err == nil {
+			return true, nil
+		}
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		ee, ok := errors.AsType[*entra.Error](err)
+		if !ok {
+			return false, err
+		}
+		switch ee.Kind() {
+		case entra.Refused, entra.Unavailable: // not there yet, or not reachable: both pass
+		default:
+			return false, &UnusableError{Err: err}
+		}
+		pause := max(step, ee.RetryAfter)
+		if time.Since(start)+pause > limit {
+			m.warn("entra does not accept the new secret yet (%v)", err)
+			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
+			return false, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(pause):
+		}
+		step = min(step*3/2, 10*time.Second)
+	}
+}
+
+func exchangeScope(c config.Cloud) string { return c.ExchangeResource + "/.default" }
+
+// undo removes what a create made before err stopped it.
+func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	m.progress("undoing")
+	if uerr := m.removeCredential(ctx, note.ClientID, keyID); uerr != nil {
+		return &LeftBehindError{Name: note.Name, KeyIDs: []string{keyID}, Cause: err, Undo: uerr}
+	}
+	// The secret opens nothing any more; an item that cannot be deleted now
+	// is deleted by the next create, which still finds the note.
+	if kerr := m.Keychain.Delete(ctx, itemKey(keyID)); kerr != nil && !errors.Is(kerr, secret.ErrNotFound) {
+		return err
+	}
+	if rerr := m.Registry.Update(ctx, func(s *State) error { s.remove(keyID); s.forget(note); return nil }); rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	return err
+}
+
+// afterFailedAdd keeps the note where a credential may have been left, and
+// names it.
+func (m *Manager) afterFailedAdd(ctx context.Context, note Pending, err error) error {
+	if amb, ok := errors.AsType[*graph.AmbiguousError](err); ok {
+		return &LeftBehindError{Name: note.Name, KeyIDs: amb.KeyIDs, Cause: err, Undo: amb.CleanUp}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return errors.Join(err, m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil }))
+}

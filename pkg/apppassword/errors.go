@@ -1,0 +1,135 @@
+package apppassword
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// InvalidError tells which input is wrong. Nothing has been asked of anybody.
+type InvalidError struct {
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing"
+	Value   string
+	Problem string // completes "FIELD VALUE …"
+}
+
+func (e *InvalidError) Error() string {
+	if strings.TrimSpace(e.Value) == "" {
+		return fmt.Sprintf("the %s %s", e.Field, e.Problem)
+	}
+	return fmt.Sprintf("the %s %q %s", e.Field, shorten(e.Value), e.Problem)
+}
+
+func shorten(s string) string {
+	if r := []rune(s); len(r) > 60 {
+		return string(r[:60]) + "…"
+	}
+	return s
+}
+
+// NameTakenError tells that the profile has an app password of that name.
+type NameTakenError struct {
+	Name   string // as it is written where it exists
+	ID     string
+	Status Status
+}
+
+func (e *NameTakenError) Error() string {
+	switch e.Status {
+	case RemoteOnly:
+		return fmt.Sprintf("the application already has a credential named %q (%s), made elsewhere", e.Name, e.ID)
+	case Revoked:
+		return fmt.Sprintf("the name %q still belongs to an app password that was revoked elsewhere", e.Name)
+	}
+	return fmt.Sprintf("there is already an app password named %q", e.Name)
+}
+
+// NotFoundError tells that no app password has that name or id.
+type NotFoundError struct{ Arg string }
+
+func (e *NotFoundError) Error() string { return fmt.Sprintf("no app password %q", shorten(e.Arg)) }
+
+// SeveralError tells that more than one credential has that name.
+type SeveralError struct {
+	Name    string
+	Entries []Entry
+}
+
+func (e *SeveralError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d credentials are named %q:", len(e.Entries), e.Name)
+	for _, en := range e.Entries {
+		fmt.Fprintf(&b, " %s (made %s)", en.ID, en.Created.UTC().Format(time.DateOnly))
+	}
+	return b.String()
+}
+
+// LeftBehindError tells that a credential could not be removed again after a
+// failure. KeyIDs may be empty when Graph's answer was lost and no listing
+// could be had.
+type LeftBehindError struct {
+	Name   string
+	KeyIDs []string
+	Cause  error // why the create failed
+	Undo   error // why the undo failed
+}
+
+func (e *LeftBehindError) Error() string {
+	which := "possibly a client secret named " + fmt.Sprintf("%q", e.Name)
+	if len(e.KeyIDs) > 0 {
+		which = "client secret " + strings.Join(e.KeyIDs, ", ")
+	}
+	return fmt.Sprintf("%v; %s was left in Entra, since removing it failed: %v", e.Cause, which, e.Undo)
+}
+
+func (e *LeftBehindError) Unwrap() []error { return []error{e.Cause, e.Undo} }
+
+// PolicyError tells that the tenant's app management policy refuses the
+// credential. Nothing was made.
+type PolicyError struct {
+	ForbidsSecrets bool          // no client secrets at all
+	Max            time.Duration // longest life allowed; 0 where it could not be read
+	Asked          time.Duration
+	Err            error
+}
+
+func (e *PolicyError) Error() string {
+	if e.ForbidsSecrets {
+		return fmt.Sprintf("the tenant's policy forbids client secrets: %v", e.Err)
+	}
+	return fmt.Sprintf("the tenant's policy does not allow a life of %s: %v", Days(e.Asked), e.Err)
+}
+
+func (e *PolicyError) Unwrap() error { return e.Err }
+
+// Days writes a duration as whole days where it is some, else in Go's way.
+func Days(d time.Duration) string {
+	if d >= 24*time.Hour {
+		return fmt.Sprintf("%dd", int(d.Round(time.Hour).Hours())/24)
+	}
+	return d.String()
+}
+
+// UnusableError tells that Entra refuses tokens for a reason that waiting does
+// not mend, so that the new app password would never open a mailbox. It was
+// removed again.
+type UnusableError struct{ Err error }
+
+func (e *UnusableError) Error() string {
+	return fmt.Sprintf("entra gives this application no token for Exchange, so the app password was removed again: %v", e.Err)
+}
+
+func (e *UnusableError) Unwrap() error { return e.Err }
+
+// HalfRevokedError tells that the credential is gone from Graph, so that the
+// password opens nothing any more, but its secrets are still in the keychain.
+type HalfRevokedError struct {
+	Name string
+	Err  error
+}
+
+func (e *HalfRevokedError) Error() string {
+	return fmt.Sprintf("%q is revoked, but its item could not be taken out of the keychain: %v", e.Name, e.Err)
+}
+
+func (e *HalfRevokedError) Unwrap() error { return e.Err }

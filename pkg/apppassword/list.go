@@ -1,0 +1,149 @@
+package apppassword
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/graph"
+)
+
+// Entry is an app password as list shows it: the record of this machine, or
+// what Graph tells of a credential this machine does not know, with its
+// status.
+type Entry struct {
+	Record
+	Status Status
+}
+
+// Local lists the profile's app passwords of this machine, by the registry
+// alone.
+func (m *Manager) Local() ([]Entry, error) {
+	s, err := m.Registry.Load()
+	if err != nil {
+		return nil, err
+	}
+	var out []Entry
+	for _, r := range m.records(s) {
+		out = append(out, Entry{Record: r, Status: r.localStatus(m.now())})
+	}
+	return out, nil
+}
+
+// rereads is how often List looks again before it calls a young record
+// revoked: Graph's reads lag behind its writes and disagree for a while.
+const rereads = 3
+
+// List joins the registry with the password credentials of the application.
+// A profile whose client_id was changed still finds the credentials of its
+// former application. The order is the registry's, then Graph's.
+func (m *Manager) List(ctx context.Context) ([]Entry, error) {
+	local, err := m.Local()
+	if err != nil {
+		return nil, err
+	}
+	m.progress("reading the application's credentials")
+	remote, err := m.remote(ctx, local)
+	if err != nil {
+		return nil, err
+	}
+	youngMissing := func(e Entry) bool {
+		return m.expected(e) && !remote.has(e) && m.now().Sub(e.Created) < replication
+	}
+	for range rereads {
+		if !slices.ContainsFunc(local, youngMissing) {
+			break
+		}
+		if err := m.pause(ctx); err != nil {
+			return nil, err
+		}
+		again, err := m.remote(ctx, local)
+		if err != nil {
+			return nil, err
+		}
+		remote.merge(again)
+	}
+	for i, e := range local {
+		if m.expected(e) && !remote.has(e) {
+			local[i].Status = Revoked
+		}
+	}
+	return append(local, remote.unknown(m, local)...), nil
+}
+
+// expected tells whether Graph, as this profile reaches it, should show e.
+func (m *Manager) expected(e Entry) bool {
+	return e.Status != Revoked && e.Tenant == m.Profile.Tenant && e.Backing == BackingSecret
+}
+
+// pause waits between two reads that are to be compared.
+func (m *Manager) pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(cmp.Or(m.ReadPause, 400*time.Millisecond)):
+		return nil
+	}
+}
+
+// remoteCredentials are what Graph shows, by application.
+type remoteCredentials struct {
+	apps  []string // in the order they were read
+	byApp map[string][]graph.PasswordCredential
+}
+
+// remote reads the profile's application and those of the records.
+func (m *Manager) remote(ctx context.Context, local []Entry) (remoteCredentials, error) {
+	rc := remoteCredentials{apps: []string{m.Profile.ClientID}, byApp: map[string][]graph.PasswordCredential{}}
+	for _, e := range local {
+		if e.Tenant == m.Profile.Tenant && !slices.Contains(rc.apps, e.ClientID) {
+			rc.apps = append(rc.apps, e.ClientID)
+		}
+	}
+	for _, clientID := range rc.apps {
+		app, err := m.Graph.Application(ctx, clientID)
+		if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() && clientID != m.Profile.ClientID {
+			continue // deleted, with all its credentials
+		}
+		if err != nil {
+			return rc, err
+		}
+		rc.byApp[clientID] = app.PasswordCredentials
+	}
+	return rc, nil
+}
+
+func (rc remoteCredentials) has(e Entry) bool {
+	return slices.ContainsFunc(rc.byApp[e.ClientID], func(c graph.PasswordCredential) bool { return c.KeyID == e.ID })
+}
+
+func (rc remoteCredentials) merge(other remoteCredentials) {
+	for app, creds := range other.byApp {
+		for _, c := range creds {
+			if !rc.has(Entry{Record: Record{ID: c.KeyID, ClientID: app}}) {
+				rc.byApp[app] = append(rc.byApp[app], c)
+			}
+		}
+	}
+}
+
+// unknown are the credentials that no local entry stands for.
+func (rc remoteCredentials) unknown(m *Manager, local []Entry) []Entry {
+	var out []Entry
+	for _, app := range rc.apps {
+		for _, c := range rc.byApp[app] {
+			if slices.ContainsFunc(local, func(e Entry) bool { return e.ID == c.KeyID }) {
+				continue
+			}
+			out = append(out, Entry{Status: RemoteOnly, Record: Record{
+				ID: c.KeyID, Name: c.DisplayName, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, ClientID: app,
+				Mailboxes: []string{}, Allow: []string{}, Networks: []netip.Prefix{}, Backing: BackingSecret,
+				Hint: c.Hint, Created: c.Start, Expires: c.End,
+			}})
+		}
+	}
+	return out
+}

@@ -1,0 +1,130 @@
+package apppassword
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/graph"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// noteWindow is how far the start of a credential may be from the note that
+// was left before it was asked for: clocks differ, and Graph may have made the
+// create wait.
+const noteWindow = 30 * time.Minute
+
+// Interrupted are the notes of this profile's creates that did not end and are
+// not running. It changes nothing.
+func (m *Manager) Interrupted() ([]Pending, error) {
+	s, err := m.Registry.Load()
+	if err != nil {
+		return nil, err
+	}
+	notes := m.notes(s)
+	if len(notes) == 0 {
+		return nil, nil
+	}
+	unlock, free, err := durable.TryLock(m.createLock())
+	if err != nil || !free {
+		return nil, err
+	}
+	unlock()
+	return notes, nil
+}
+
+// Recover removes what interrupted creates of this profile left in Entra and
+// in the keychain. It does nothing while a create is running.
+func (m *Manager) Recover(ctx context.Context) error {
+	if notes, err := m.Interrupted(); err != nil || len(notes) == 0 {
+		return err
+	}
+	unlock, free, err := durable.TryLock(m.createLock())
+	if err != nil || !free {
+		return err
+	}
+	defer unlock()
+	return m.recoverLocked(ctx)
+}
+
+func (m *Manager) notes(s State) []Pending {
+	var out []Pending
+	for _, p := range s.Pending {
+		if p.Profile == m.Profile.Name {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// recoverLocked is Recover for a caller that holds the create lock.
+func (m *Manager) recoverLocked(ctx context.Context) error {
+	s, err := m.Registry.Load()
+	if err != nil {
+		return err
+	}
+	for _, note := range m.notes(s) {
+		ids, err := m.leftBy(ctx, note, s)
+		if err != nil {
+			return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+		}
+		for _, id := range ids {
+			m.progress("removing what an interrupted create of %q left", note.Name)
+			if err := m.removeCredential(ctx, note.ClientID, id); err != nil {
+				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+			}
+			if err := m.Keychain.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
+				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+			}
+			m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
+		}
+		// A credential so young may not be listed yet: look again later.
+		if len(ids) == 0 && m.now().Sub(note.Since) < replication {
+			continue
+		}
+		if err := m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leftBy finds the credentials that the create of the note made.
+func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, error) {
+	known := map[string]bool{}
+	for _, r := range s.AppPasswords {
+		known[r.ID] = true
+	}
+	if note.KeyID != "" {
+		if known[note.KeyID] {
+			return nil, nil
+		}
+		return []string{note.KeyID}, nil
+	}
+	app, err := m.Graph.Application(ctx, note.ClientID)
+	if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() {
+		return nil, nil // the application is gone, and its credentials with it
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	for _, c := range app.PasswordCredentials {
+		if c.DisplayName == note.Name && !known[c.KeyID] && c.Start.Sub(note.Since).Abs() < noteWindow {
+			ids = append(ids, c.KeyID)
+		}
+	}
+	return ids, nil
+}
+
+// removeCredential takes the credential off the application and sees that it
+// is gone. One that is not there is removed already.
+func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string) error {
+	err := m.Graph.RemovePassword(ctx, clientID, keyID)
+	if ge, ok := errors.AsType[*graph.Error](err); ok && (ge.IsNoSuchCredential() || ge.IsNotFound()) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package apppassword
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+)
+
+const registryVersion = 1
+
+// Registry is the file that holds what is not secret of all app passwords of
+// all profiles. A missing file is an empty registry; a damaged one is an
+// error and stays as it is.
+type Registry struct {
+	Dir string // the state folder
+}
+
+// State is the registry's content.
+type State struct {
+	AppPasswords []Record
+	Pending      []Pending
+}
+
+// Pending is the note a create leaves before it asks Graph for a credential,
+// so that one that is killed leaves nothing nobody knows of. When it was
+// written, the application had no credential of this name.
+type Pending struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Profile  string    `json:"profile"`
+	Tenant   string    `json:"tenant"`
+	ClientID string    `json:"clientId"`
+	Keychain string    `json:"keychain"`
+	Since    time.Time `json:"since"`
+	KeyID    string    `json:"keyId,omitempty"` // once Graph has answered
+}
+
+type registryFile struct {
+	Version      int       `json:"version"`
+	AppPasswords []Record  `json:"appPasswords"`
+	Pending      []Pending `json:"pending,omitempty"`
+}
+
+// Path is the registry file.
+func (r Registry) Path() string { return filepath.Join(r.Dir, "registry.json") }
+
+// Load reads the registry.
+func (r Registry) Load() (State, error) {
+	b, err := os.ReadFile(r.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return State{}, nil
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("read the registry: %w", err)
+	}
+	var f registryFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return State{}, &DamagedError{Path: r.Path(), Err: err}
+	}
+	if f.Version != registryVersion {
+		return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("version is %d, this program knows %d", f.Version, registryVersion)}
+	}
+	seen := map[string]bool{}
+	for _, rec := range f.AppPasswords {
+		if rec.ID == "" || seen[rec.ID] {
+			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("id %q is empty or there twice", rec.ID)}
+		}
+		seen[rec.ID] = true
+	}
+	return State{AppPasswords: f.AppPasswords, Pending: f.Pending}, nil
+}
+
+// Update changes the registry under its lock and writes it whole. An error of
+// change leaves the file as it was.
+func (r Registry) Update(ctx context.Context, change func(*State) error) error {
+	unlock, err := durable.Lock(ctx, r.Path()+".lock")
+	if err != nil {
+		return fmt.Errorf("change the registry: %w", err)
+	}
+	defer unlock()
+	s, err := r.Load()
+	if err != nil {
+		return err
+	}
+	if err := change(&s); err != nil {
+		return err
+	}
+	f := registryFile{Version: registryVersion, AppPasswords: s.AppPasswords, Pending: s.Pending}
+	if f.AppPasswords == nil {
+		f.AppPasswords = []Record{}
+	}
+	b, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return fmt.Errorf("change the registry: %w", err)
+	}
+	if err := durable.WriteFile(r.Path(), append(b, '\n')); err != nil {
+		return fmt.Errorf("change the registry: %w", err)
+	}
+	return nil
+}
+
+// DamagedError tells that the registry cannot be understood. It is left as it
+// is, for a person to look at or to put back from a backup.
+type DamagedError struct {
+	Path string
+	Err  error
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("the registry %s is damaged: %v", e.Path, e.Err)
+}
+
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// remove takes the record out.
+func (s *State) remove(id string) {
+	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
+}
+
+// put adds the record or replaces the one of its id.
+func (s *State) put(rec Record) {
+	if i := slices.IndexFunc(s.AppPasswords, func(r Record) bool { return r.ID == rec.ID }); i >= 0 {
+		s.AppPasswords[i] = rec
+		return
+	}
+	s.AppPasswords = append(s.AppPasswords, rec)
+}
+
+func (s *State) forget(p Pending) {
+	s.Pending = slices.DeleteFunc(s.Pending, func(q Pending) bool { return p.ID == q.ID })
+}

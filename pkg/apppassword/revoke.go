@@ -1,0 +1,96 @@
+package apppassword
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// Match finds among entries the one with that id or name. A name is compared
+// without regard to case. Errors: [*NotFoundError], [*SeveralError].
+func Match(entries []Entry, arg string) (Entry, error) {
+	found, err := MatchAll(entries, arg)
+	switch {
+	case err != nil:
+		return Entry{}, err
+	case len(found) > 1:
+		return Entry{}, &SeveralError{Name: arg, Entries: found}
+	}
+	return found[0], nil
+}
+
+// MatchAll is Match for all credentials of that name.
+func MatchAll(entries []Entry, arg string) ([]Entry, error) {
+	var found []Entry
+	for _, e := range entries {
+		if strings.EqualFold(e.ID, arg) {
+			return []Entry{e}, nil
+		}
+		if e.Name != "" && sameName(e.Name, arg) {
+			found = append(found, e)
+		}
+	}
+	if len(found) == 0 {
+		return nil, &NotFoundError{Arg: arg}
+	}
+	return found, nil
+}
+
+// Revoke takes the credential off the application, sees that it is gone, and
+// then removes the keychain item and the registry entry. It may be repeated
+// after any interruption. It needs neither keychain nor registry for an entry
+// that this machine does not hold. Errors: those of graph while the credential
+// may still be there; [*HalfRevokedError] when only the keychain item is left.
+func (m *Manager) Revoke(ctx context.Context, e Entry) error {
+	if e.Status != RemoteOnly && e.Tenant != m.Profile.Tenant {
+		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
+	}
+	m.progress("revoking %s", displayName(e))
+	if e.Status != Revoked {
+		if err := m.removeCredential(ctx, e.ClientID, e.ID); err != nil {
+			return err
+		}
+	}
+	if e.Status == RemoteOnly {
+		return nil
+	}
+	// From here on an interruption must not stop halfway what Graph has done.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	// The mark first: the gateway shuts the mail client out at once, even if
+	// the keychain makes trouble.
+	err := m.Registry.Update(ctx, func(s *State) error {
+		for i := range s.AppPasswords {
+			if s.AppPasswords[i].ID == e.ID {
+				s.AppPasswords[i].Revoked = m.now().UTC().Truncate(time.Second)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("%q is revoked in Entra, but its entry could not be taken out of the registry: %w", e.Name, err)
+	}
+	if err := m.Keychain.Delete(ctx, itemKey(e.ID)); err != nil && !errors.Is(err, secret.ErrNotFound) {
+		return &HalfRevokedError{Name: e.Name, Err: err}
+	}
+	return m.Registry.Update(ctx, func(s *State) error { s.remove(e.ID); return nil })
+}
+
+func displayName(e Entry) string {
+	if e.Name == "" {
+		return e.ID
+	}
+	return fmt.Sprintf("%q", e.Name)
+}
+
+// OtherTenantError tells that an app password was made in another tenant than
+// the profile names now, so that this profile cannot reach it.
+type OtherTenantError struct{ Name, Tenant, Profile, ProfileTenant string }
+
+func (e *OtherTenantError) Error() string {
+	return fmt.Sprintf("%q was made in tenant %s, but profile %s now names tenant %s", e.Name, e.Tenant, e.Profile, e.ProfileTenant)
+}

@@ -1,0 +1,252 @@
+package apppassword
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// Why a sign-in is refused.
+type Refused string
+
+// The reasons of a [*RefusedError].
+const (
+	WrongPassword      Refused = "no app password matches"
+	MailboxNotAllowed  Refused = "the app password is not for this mailbox"
+	ProtocolNotAllowed Refused = "the app password is not for this protocol"
+	NetworkNotAllowed  Refused = "the app password is not for this network"
+	PasswordExpired    Refused = "the app password has expired"
+	PasswordRevoked    Refused = "the app password was revoked"
+	PasswordChanged    Refused = "the app password was changed"
+	TenantRefuses      Refused = "the tenant refuses"
+	NotAvailable       Refused = "not available for now"
+)
+
+// RefusedError is a refused sign-in: Reason for the mail client, Err for the
+// log.
+type RefusedError struct {
+	Reason Refused
+	Record Record // zero where no app password matched
+	Err    error
+}
+
+func (e *RefusedError) Error() string {
+	if e.Err != nil {
+		return fmt.Sprintf("%s: %v", e.Reason, e.Err)
+	}
+	return string(e.Reason)
+}
+
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// retryItems is how soon after a failure a sign-in makes the verifier ask the
+// keychain again.
+const retryItems = 5 * time.Second
+
+// watchInterval is how often Watch looks at the registry file. A look is one
+// stat call, works in network folders, and cannot run out of watches.
+const watchInterval = 250 * time.Millisecond
+
+// Verifier answers for the gateway which app password a mail client presents
+// and gets access tokens with what stands behind it. It holds all records and
+// their secrets in memory; a sign-in costs one hash and one map lookup.
+// Methods may be called concurrently.
+type Verifier struct {
+	Registry  Registry
+	Keychains func(kind string) (secret.Keychain, error) // by Record.Keychain
+	Profiles  func(name string) (config.Profile, error)  // by Record.Profile
+	Entra     func(cloud config.Cloud, tenant string) (*entra.Client, error)
+	Tokens    *entra.Cache
+	Log       *slog.Logger
+	Now       func() time.Time
+
+	mu       sync.RWMutex
+	seen     os.FileInfo                 // the registry file as it was read; nil where it was missing
+	byHash   map[[sha256.Size]byte]*held // of the normalised password
+	byID     map[string]*held
+	missing  map[string]bool // ids whose keychain item could not be read
+	lastTry  time.Time       // of reading those
+	tryItems sync.Mutex      // one reader of the keychain at a time
+}
+
+// held is a record with its secrets.
+type held struct {
+	rec Record
+	secrets
+}
+
+func (v *Verifier) now() time.Time {
+	if v.Now != nil {
+		return v.Now()
+	}
+	return time.Now()
+}
+
+// Verify finds the record that password belongs to and holds it to its
+// mailboxes, protocols, networks and expiry. user is the mailbox address the
+// mail client gave. Its error is a [*RefusedError].
+func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
+	h := v.find(password)
+	if h == nil && v.incomplete() {
+		v.loadMissing(ctx)
+		if h = v.find(password); h == nil && v.unreadableFor(user) {
+			return Record{}, "", &RefusedError{Reason: NotAvailable, Err: errors.New("the keychain item of an app password for this mailbox cannot be read")}
+		}
+	}
+	if h == nil {
+		return Record{}, "", &RefusedError{Reason: WrongPassword}
+	}
+	refuse := func(why Refused, format string, args ...any) (Record, string, error) {
+		return Record{}, "", &RefusedError{Reason: why, Record: h.rec, Err: fmt.Errorf(format, args...)}
+	}
+	rec := h.rec
+	i := slices.IndexFunc(rec.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) })
+	switch rec.localStatus(v.now()) {
+	case Revoked:
+		return refuse(PasswordRevoked, "revoked at %s", rec.Revoked.Format(time.RFC3339))
+	case Expired:
+		return refuse(PasswordExpired, "expired at %s", rec.Expires.Format(time.RFC3339))
+	}
+	switch {
+	case i < 0:
+		return refuse(MailboxNotAllowed, "%.80q is none of %s", user, strings.Join(rec.Mailboxes, ", "))
+	case !slices.Contains(rec.Allow, protocol):
+		return refuse(ProtocolNotAllowed, "%s is none of %s", protocol, strings.Join(rec.Allow, ", "))
+	case !networkAllowed(rec.Networks, remote):
+		return refuse(NetworkNotAllowed, "%s is in none of its networks", remote)
+	}
+	return rec, rec.Mailboxes[i], nil
+}
+
+func networkAllowed(networks []netip.Prefix, remote netip.Addr) bool {
+	remote = remote.Unmap().WithZone("")
+	return len(networks) == 0 || slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(remote) })
+}
+
+// find looks the password up by its hash. The table's key is a hash of 75
+// random bits, so its timing tells nothing one could use; the comparison of
+// the password itself takes constant time.
+func (v *Verifier) find(typed secret.Text) *held {
+	p := Normalise(typed)
+	if p.IsZero() {
+		return nil
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	h := v.byHash[sha256.Sum256([]byte(p.Reveal()))]
+	if h == nil || !Normalise(h.Password).Equal(p) {
+		return nil
+	}
+	return h
+}
+
+func (v *Verifier) incomplete() bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return len(v.missing) > 0
+}
+
+func (v *Verifier) unreadableFor(user string) bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for id := range v.missing {
+		if h := v.byID[id]; h != nil && slices.ContainsFunc(h.rec.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// Allowed tells whether the record still is what it was when a session signed
+// in under revision: nil, or a [*RefusedError].
+func (v *Verifier) Allowed(id, revision string) error {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	h := v.byID[id]
+	switch {
+	case h == nil:
+		return &RefusedError{Reason: PasswordRevoked}
+	case h.rec.localStatus(v.now()) == Revoked:
+		return &RefusedError{Reason: PasswordRevoked, Record: h.rec}
+	case h.rec.localStatus(v.now()) == Expired:
+		return &RefusedError{Reason: PasswordExpired, Record: h.rec}
+	case h.rec.Revision() != revision:
+		return &RefusedError{Reason: PasswordChanged, Record: h.rec}
+	}
+	return nil
+}
+
+// Token gives an access token for Exchange for the app password of that id,
+// from the cache where one is good. Its error is a [*RefusedError].
+func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
+	return v.token(ctx, id, v.Tokens.Token)
+}
+
+// Revalidate asks Entra whether the backing credential of the app password is
+// still good. A refusal is a [*RefusedError] with another reason than
+// NotAvailable; an outage is one with NotAvailable, and says nothing about the
+// credential.
+func (v *Verifier) Revalidate(ctx context.Context, id string) error {
+	_, err := v.token(ctx, id, v.Tokens.Renew)
+	return err
+}
+
+type tokenGetter func(context.Context, string, func(context.Context) (entra.Token, error)) (entra.Token, error)
+
+func (v *Verifier) token(ctx context.Context, id string, get tokenGetter) (secret.Text, error) {
+	v.mu.RLock()
+	h := v.byID[id]
+	v.mu.RUnlock()
+	if h == nil || h.Backing.IsZero() {
+		return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
+	}
+	p, err := v.Profiles(h.rec.Profile)
+	if err != nil {
+		return secret.Text{}, &RefusedError{Reason: NotAvailable, Record: h.rec, Err: err}
+	}
+	t, err := get(ctx, CredentialKey(h.rec), func(ctx context.Context) (entra.Token, error) {
+		c, err := v.Entra(p.Cloud, h.rec.Tenant)
+		if err != nil {
+			return entra.Token{}, err
+		}
+		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, exchangeScope(p.Cloud))
+	})
+	if err != nil {
+		return secret.Text{}, refusedByEntra(h.rec, v.now(), err)
+	}
+	return t.Access, nil
+}
+
+// CredentialKey names the record's backing credential: records with the same
+// key share tokens and are revalidated together.
+func CredentialKey(rec Record) string { return rec.Tenant + "/" + rec.ClientID + "/" + rec.ID }
+
+func refusedByEntra(rec Record, now time.Time, err error) error {
+	why := NotAvailable
+	if ee, ok := errors.AsType[*entra.Error](err); ok {
+		switch ee.Kind() {
+		case entra.Unavailable:
+		case entra.Refused:
+			// A secret that Entra has never been seen to accept may not have
+			// arrived everywhere.
+			if rec.Verified || now.Sub(rec.Created) > replication {
+				why = PasswordRevoked
+			}
+		default:
+			why = TenantRefuses
+		}
+	}
+	return &RefusedError{Reason: why, Record: rec, Err: err}
+}

@@ -1,0 +1,166 @@
+package apppassword
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// Load reads the registry and the keychain items of its records. Items that
+// are already held are kept. An item that cannot be read is no error: it is
+// logged, and asked for again when somebody signs in. An error of the registry
+// leaves what was held before.
+func (v *Verifier) Load(ctx context.Context) error {
+	// The file is looked at before it is read: a change in between is seen
+	// by the next look.
+	seen, err := os.Stat(v.Registry.Path())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look at the registry: %w", err)
+	}
+	s, err := v.Registry.Load()
+	if err != nil {
+		return err
+	}
+	v.mu.RLock()
+	old := v.byID
+	v.mu.RUnlock()
+	byID := make(map[string]*held, len(s.AppPasswords))
+	missing := map[string]bool{}
+	for _, rec := range s.AppPasswords {
+		h := &held{rec: rec}
+		if o := old[rec.ID]; o != nil && (o.rec.Revision() == rec.Revision() || !rec.Revoked.IsZero()) {
+			h.secrets = o.secrets
+		}
+		if h.Password.IsZero() && rec.Revoked.IsZero() {
+			missing[rec.ID] = true
+		}
+		byID[rec.ID] = h
+	}
+	v.mu.Lock()
+	for id := range old {
+		if byID[id] == nil && v.Tokens != nil {
+			v.Tokens.Forget(CredentialKey(old[id].rec))
+		}
+	}
+	v.seen, v.byID, v.missing, v.lastTry = seen, byID, missing, time.Time{}
+	v.index()
+	v.mu.Unlock()
+	v.loadMissing(ctx)
+	return nil
+}
+
+// index makes byHash anew. The caller holds the lock.
+func (v *Verifier) index() {
+	v.byHash = make(map[[sha256.Size]byte]*held, len(v.byID))
+	for _, h := range v.byID {
+		if p := Normalise(h.Password); !p.IsZero() {
+			v.byHash[sha256.Sum256([]byte(p.Reveal()))] = h
+		}
+	}
+}
+
+// loadMissing asks the keychain for the items not held yet.
+func (v *Verifier) loadMissing(ctx context.Context) {
+	v.tryItems.Lock()
+	defer v.tryItems.Unlock()
+	v.mu.Lock()
+	if time.Since(v.lastTry) < retryItems {
+		v.mu.Unlock()
+		return
+	}
+	var recs []Record
+	for id := range v.missing {
+		recs = append(recs, v.byID[id].rec)
+	}
+	v.mu.Unlock()
+	down := map[string]bool{} // keychains that answer nobody
+	for _, rec := range recs {
+		if down[rec.Keychain] {
+			continue
+		}
+		s, err := v.load(ctx, rec)
+		if err != nil {
+			v.log().Error("cannot read an app password from the keychain", "app_password", rec.Name, "id", rec.ID, "error", err)
+			if _, ok := errors.AsType[*secret.UnavailableError](err); ok {
+				down[rec.Keychain] = true
+			}
+			continue
+		}
+		v.mu.Lock()
+		if h := v.byID[rec.ID]; h != nil {
+			h = &held{rec: h.rec, secrets: s}
+			v.byID[rec.ID] = h
+			delete(v.missing, rec.ID)
+		}
+		v.mu.Unlock()
+	}
+	v.mu.Lock()
+	v.index()
+	v.lastTry = time.Now()
+	v.mu.Unlock()
+}
+
+func (v *Verifier) load(ctx context.Context, rec Record) (secrets, error) {
+	k, err := v.Keychains(rec.Keychain)
+	if err != nil {
+		return secrets{}, err
+	}
+	return loadSecrets(ctx, k, rec.ID)
+}
+
+func (v *Verifier) log() *slog.Logger {
+	if v.Log != nil {
+		return v.Log
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// Watch loads the registry anew whenever it changes and then calls changed,
+// until ctx ends. A registry that cannot be read is logged once; what was held
+// before stays in force.
+func (v *Verifier) Watch(ctx context.Context, changed func()) {
+	t := time.NewTicker(watchInterval)
+	defer t.Stop()
+	var failed string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if !v.stale() {
+			continue
+		}
+		if err := v.Load(ctx); err != nil {
+			if failed != err.Error() {
+				failed = err.Error()
+				v.log().Error("the registry has changed but cannot be read; the app passwords read before stay in force", "error", err)
+			}
+			continue
+		}
+		failed = ""
+		changed()
+	}
+}
+
+func (v *Verifier) stale() bool {
+	now, err := os.Stat(v.Registry.Path())
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return v.seen != nil
+	case err != nil:
+		return false
+	case v.seen == nil:
+		return true
+	}
+	return !os.SameFile(now, v.seen) || now.Size() != v.seen.Size() || !now.ModTime().Equal(v.seen.ModTime())
+}

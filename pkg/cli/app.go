@@ -1,0 +1,148 @@
+// Package cli is the command line: the commands, one file each, their flags
+// and output, and the table that gives every error its exit code and hint. It
+// is the only package that knows all others, and holds the small adapters
+// between them.
+//
+// Data goes to stdout, everything else to stderr with the prefix "o365pw: ".
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// Env is everything a command takes from outside. Tests and the demo give
+// their own.
+type Env struct {
+	Args           []string // without the program's name
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Getenv         func(string) string
+	Now            func() time.Time
+	// ScryptWorkFactor of a file keychain that is made (log2 N); 0 is the
+	// default of package secret. Tests lower it.
+	ScryptWorkFactor int
+}
+
+// OS is the environment of this process.
+func OS() Env {
+	return Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now}
+}
+
+// Main runs one command and returns the process's exit code. It prints the
+// error, if there is one, with its hint.
+func Main(ctx context.Context, env Env) int {
+	a := newApp(env)
+	root := newRoot(a)
+	root.SetArgs(env.Args)
+	root.SetIn(env.Stdin)
+	root.SetOut(env.Stdout)
+	root.SetErr(env.Stderr)
+	err := root.ExecuteContext(ctx)
+	a.progress.stop()
+	if err == nil {
+		return int(done)
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = errors.Join(errInterrupted, err)
+	}
+	return a.report(err)
+}
+
+// app is one run of the program: its environment and the global flags.
+type app struct {
+	Env
+	profile    string
+	configPath string
+	output     output
+	quiet      bool
+	verbose    bool
+	noColor    bool
+
+	progress *progress
+	warnings []string // held back for the error object under -o json
+}
+
+func newApp(env Env) *app {
+	a := &app{Env: env}
+	a.progress = newProgress(env.Stderr, a.stderrTTY)
+	return a
+}
+
+func isTerminal(stream any) bool {
+	f, ok := stream.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+func (a *app) stdoutTTY() bool { return isTerminal(a.Stdout) }
+func (a *app) stderrTTY() bool { return isTerminal(a.Stderr) && !a.quiet && !a.structured() }
+
+// structured tells that the output is for programs, stderr included.
+func (a *app) structured() bool { return a.output == outputJSON }
+
+// interactive tells that a person can be asked.
+func (a *app) interactive() bool { return isTerminal(a.Stdin) && isTerminal(a.Stderr) }
+
+// note tells the person something that is neither data nor a fault.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet {
+		a.warn(format, args...)
+	}
+}
+
+// warn tells the person something that needs attention although the command
+// goes on.
+func (a *app) warn(format string, args ...any) {
+	msg := printable(fmt.Sprintf(format, args...))
+	if a.structured() {
+		a.warnings = append(a.warnings, msg)
+		return
+	}
+	a.progress.stop()
+	fmt.Fprintf(a.Stderr, "o365pw: %s\n", msg)
+}
+
+// flushWarnings writes warnings held back, once it is known that no error
+// object follows.
+func (a *app) flushWarnings() {
+	for _, w := range a.warnings {
+		fmt.Fprintf(a.Stderr, "o365pw: %s\n", w)
+	}
+	a.warnings = nil
+}
+
+// logger is for what --verbose shows: requests and decisions, never a secret.
+func (a *app) logger() *slog.Logger {
+	if !a.verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// httpClient is shared by all requests of a command. It honours HTTPS_PROXY,
+// NO_PROXY and SSL_CERT_FILE as Go does.
+func (a *app) httpClient() *http.Client { return &http.Client{Transport: http.DefaultTransport} }
+
+// printable keeps what came from outside from moving the cursor or adding
+// lines of its own.
+func printable(s string) string {
+	out := make([]rune, 0, len(s))
+	for _, r := range s {
+		switch {
+		case r == '\n' || r == '\t':
+			out = append(out, ' ')
+		case r < 0x20 || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069:
+		default:
+			out = append(out, r)
+		}
+	}
+	return string(out)
+}

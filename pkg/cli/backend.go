@@ -1,0 +1,127 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// backend lets the gateway ask the app passwords: it translates between the
+// two packages, which do not know each other.
+type backend struct {
+	verifier *apppassword.Verifier
+	profiles func(name string) (config.Profile, error)
+
+	mu  sync.Mutex
+	tls map[string]*tls.Config // by cloud: one, so that its session tickets serve again
+}
+
+// SignIn implements [gateway.Backend].
+func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant, error) {
+	rec, mailbox, err := b.verifier.Verify(ctx, at.User, at.Password, string(at.Protocol), at.Remote.Addr())
+	if err != nil {
+		return gateway.Grant{}, refusal(err)
+	}
+	p, err := b.profiles(rec.Profile)
+	if err != nil {
+		return gateway.Grant{}, fmt.Errorf("the profile of app password %q: %w", rec.Name, err)
+	}
+	upstream, err := b.upstream(p.Cloud, at.Protocol)
+	if err != nil {
+		return gateway.Grant{}, err
+	}
+	return gateway.Grant{
+		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
+		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(), Upstream: upstream,
+	}, nil
+}
+
+// Token implements [gateway.Backend].
+func (b *backend) Token(ctx context.Context, g gateway.Grant) (secret.Text, error) {
+	t, err := b.verifier.Token(ctx, g.ID)
+	return t, refusal(err)
+}
+
+// Allowed implements [gateway.Backend].
+func (b *backend) Allowed(g gateway.Grant) error {
+	return refusal(b.verifier.Allowed(g.ID, g.Revision))
+}
+
+// Revalidate implements [gateway.Backend].
+func (b *backend) Revalidate(ctx context.Context, g gateway.Grant) error {
+	return refusal(b.verifier.Revalidate(ctx, g.ID))
+}
+
+func (b *backend) upstream(cloud config.Cloud, p gateway.Protocol) (gateway.Upstream, error) {
+	ep := map[gateway.Protocol]config.Endpoint{gateway.IMAP: cloud.IMAP, gateway.POP3: cloud.POP3, gateway.SMTP: cloud.SMTP}[p]
+	if ep.Host == "" {
+		return gateway.Upstream{}, fmt.Errorf("cloud %s has no server for %s", cloud.Name, p)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	key := cloud.Name + " " + ep.Host
+	c := b.tls[key]
+	if c == nil {
+		roots, err := cloudRoots(cloud)
+		if err != nil {
+			return gateway.Upstream{}, err
+		}
+		c = &tls.Config{RootCAs: roots, ServerName: ep.Host, MinVersion: tls.VersionTLS12, ClientSessionCache: tls.NewLRUClientSessionCache(64)}
+		if b.tls == nil {
+			b.tls = map[string]*tls.Config{}
+		}
+		b.tls[key] = c
+	}
+	return gateway.Upstream{Address: net.JoinHostPort(ep.Host, strconv.Itoa(ep.Port)), StartTLS: ep.Security == "starttls", TLS: c}, nil
+}
+
+// forget drops what was derived from the configuration.
+func (b *backend) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.tls = nil
+}
+
+var reasons = map[apppassword.Refused]gateway.Reason{
+	apppassword.WrongPassword:      gateway.BadCredentials,
+	apppassword.MailboxNotAllowed:  gateway.MailboxNotAllowed,
+	apppassword.ProtocolNotAllowed: gateway.ProtocolNotAllowed,
+	apppassword.NetworkNotAllowed:  gateway.NetworkNotAllowed,
+	apppassword.PasswordExpired:    gateway.Expired,
+	apppassword.PasswordRevoked:    gateway.Revoked,
+	apppassword.PasswordChanged:    gateway.Revoked,
+	apppassword.TenantRefuses:      gateway.Policy,
+	apppassword.NotAvailable:       gateway.Unavailable,
+}
+
+// refusal gives the gateway the reason, and the log the cause with what mends
+// it.
+func refusal(err error) error {
+	re, ok := errors.AsType[*apppassword.RefusedError](err)
+	if !ok {
+		return err
+	}
+	r := &gateway.Refusal{Reason: reasons[re.Reason], Err: err}
+	if re.Reason == apppassword.PasswordChanged {
+		r.Public = "this app password was changed; sign in again"
+	}
+	if re.Record.Name != "" {
+		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)
+	}
+	if ee, ok := errors.AsType[*entra.Error](err); ok {
+		if x, ok := entra.Explain(ee.Number()); ok {
+			r.Err = fmt.Errorf("%w; to mend it (%s): %s", r.Err, x.Mover, x.Fix)
+		}
+	}
+	return r
+}

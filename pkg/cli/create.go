@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+)
+
+type createOptions struct {
+	name      string
+	mailboxes []string
+	allow     []string
+	expires   string
+	networks  []string
+	backing   string
+	noWait    bool
+}
+
+func newCreate(a *app) *cobra.Command {
+	var o createOptions
+	cmd := &cobra.Command{
+		Use:   "create [NAME]",
+		Short: "Make an app password",
+		Long: `Makes an app password for one mail program and prints it once.
+
+Behind it stands a client secret of its own, named alike, on the application
+registration of the profile. The mail program never sees that secret: it sees
+16 letters that are good at the gateway only, for the mailboxes, protocols and
+networks given here.
+
+On a terminal a card with the settings is printed; in a pipe the password alone.`,
+		Example: `  o365pw create --name "Outlook on Mac"
+  o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
+  o365pw create backup --network 192.168.1.0/24 --network 10.8.0.7 --no-wait
+  o365pw create ci --expires 2027-05-01 -o json | jq -r .password
+  o365pw create mutt --backing secret --profile work`,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if cmd.Flags().Changed("name") {
+					return &usageError{problem: "the name is given twice, by --name and by itself", hint: "o365pw create --name NAME"}
+				}
+				o.name = args[0]
+			} else if !cmd.Flags().Changed("name") {
+				return &usageError{problem: "an app password needs a name", hint: "o365pw create --name \"Outlook on Mac\""}
+			}
+			return a.runCreate(cmd.Context(), o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "", "name, unique within the profile; name it after the mail program and its machine")
+	f.StringArrayVar(&o.mailboxes, "mailbox", nil, "mailbox it opens; repeat for more (default: the profile's)")
+	f.StringSliceVar(&o.allow, "allow", nil, "protocols it may use: imap, pop3, smtp (default: the profile's, else imap,smtp)")
+	f.StringVar(&o.expires, "expires", "", "life (180d, 12h) or last day (2027-05-01) (default: the profile's, else 180d)")
+	f.StringArrayVar(&o.networks, "network", nil, "network it may be used from, in CIDR form; repeat for more (default: any)")
+	f.StringVar(&o.backing, "backing", "", "what stands behind it: secret (default: the profile's, else secret)")
+	f.BoolVar(&o.noWait, "no-wait", false, "do not wait until Entra accepts the new secret")
+	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions([]string{"imap", "pop3", "smtp"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) runCreate(ctx context.Context, o createOptions) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	req, err := a.createRequest(o, s.profile)
+	if err != nil {
+		return err
+	}
+	if err := s.needClientID(); err != nil {
+		return err
+	}
+	created, err := s.manager.Create(ctx, req)
+	if err != nil {
+		return fmt.Errorf("create %q: %w", req.Name, err)
+	}
+	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(created.Record)}
+	return a.printCreated(entry, v, created)
+}
+
+// createRequest reads the flags, with the profile's defaults. All of it is
+// refused before anybody is asked anything.
+func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Request, error) {
+	var req apppassword.Request
+	if o.backing == "" {
+		o.backing = p.Backing
+	}
+	switch o.backing {
+	case apppassword.BackingSecret:
+	case "user", "certificate":
+		return req, &usageError{problem: "the backing " + quote(o.backing) + " is not in this version yet", hint: "o365pw create --backing secret …"}
+	default:
+		return req, &usageError{problem: "the backing " + quote(o.backing) + " is none of secret, user, certificate", hint: "o365pw create --backing secret …"}
+	}
+	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, NoWait: o.noWait}
+	if err := apppassword.CheckName(req.Name); err != nil {
+		return req, err
+	}
+	if len(req.Mailboxes) == 0 && p.Mailbox != "" {
+		req.Mailboxes = []string{p.Mailbox}
+	}
+	for _, m := range req.Mailboxes {
+		if err := apppassword.CheckMailbox(m); err != nil {
+			return req, err
+		}
+	}
+	if req.Allow == nil {
+		req.Allow = p.Allow
+	}
+	var err error
+	if req.Allow, err = apppassword.ParseAllow(req.Allow); err != nil {
+		return req, err
+	}
+	if req.Networks, err = apppassword.ParseNetworks(o.networks); err != nil {
+		return req, err
+	}
+	expires := p.Expires
+	if o.expires != "" {
+		expires, req.ExpiresAsked = o.expires, true
+	}
+	if req.Expires, err = config.ParseExpiry(expires, a.Now()); err != nil {
+		return req, &apppassword.InvalidError{Field: "expiry", Value: expires, Problem: "cannot be used: " + err.Error()}
+	}
+	return req, nil
+}
+
+func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassword.Created) error {
+	switch a.output {
+	case outputJSON:
+		return a.printJSON(v)
+	case outputYAML:
+		return a.printYAML(v)
+	case outputCSV:
+		return a.printCSV(append(csvHeader[:len(csvHeader):len(csvHeader)], "password"), [][]string{append(csvRow(v.AppPassword), v.Password)})
+	case outputName:
+		return a.printf("%s\n", printable(e.Name))
+	case outputAuto:
+		if !a.stdoutTTY() {
+			return a.printf("%s\n", v.Password)
+		}
+	}
+	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), "o365pw revoke "+shellQuote(e.Name))
+}

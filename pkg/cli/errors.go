@@ -1,0 +1,293 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/graph"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// exitCode is the process's exit code; scripts rely on it.
+type exitCode int
+
+const (
+	done           exitCode = 0
+	failed         exitCode = 1
+	wrongUsage     exitCode = 2
+	signInRequired exitCode = 3
+	notFound       exitCode = 4
+	refused        exitCode = 5
+	nameTaken      exitCode = 6
+	unavailable    exitCode = 7
+	interrupted    exitCode = 130
+)
+
+const exitCodeHelp = `Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 sign-in
+required, 4 no such app password, profile or application, 5 refused by the
+tenant, 6 name already taken, 7 unavailable for now (worth a retry),
+130 interrupted.`
+
+var errInterrupted = errors.New("interrupted")
+
+// usageError is a call that cannot be meant so.
+type usageError struct {
+	problem string
+	hint    string // the next command, or what to add
+}
+
+func (e *usageError) Error() string { return e.problem }
+
+// signInError tells that no sign-in to Graph is there, or that it has ended.
+type signInError struct {
+	profile string
+	err     error // nil: there is none
+}
+
+func (e *signInError) Error() string {
+	if e.err == nil {
+		return "not signed in to Microsoft Graph"
+	}
+	return fmt.Sprintf("the sign-in to Microsoft Graph is no longer good: %v", e.err)
+}
+
+func (e *signInError) Unwrap() error { return e.err }
+
+// failedError ends a command whose failures have been told one by one, or that
+// needs no more words.
+type failedError struct {
+	code exitCode
+	msg  string
+}
+
+func (e *failedError) Error() string { return e.msg }
+
+// advice is what the table says of an error.
+type advice struct {
+	code exitCode
+	hint string
+}
+
+// advise is the one table from errors to exit code and hint. The first row
+// that fits counts: what was being done comes before what went wrong beneath.
+func advise(err error) advice {
+	if errors.Is(err, errInterrupted) {
+		return advice{code: interrupted}
+	}
+	if e, ok := errors.AsType[*failedError](err); ok {
+		return advice{code: e.code}
+	}
+	if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
+		a := advise(e.Cause)
+		a.hint = "the next create removes it; or now: o365pw revoke --yes " + strings.Join(e.KeyIDs, " ")
+		if len(e.KeyIDs) == 0 {
+			a.hint = "look with: o365pw list; the next create removes what it finds"
+		}
+		return a
+	}
+	if e, ok := errors.AsType[*usageError](err); ok {
+		return advice{wrongUsage, e.hint}
+	}
+	if a, ok := adviseAppPassword(err); ok {
+		return a
+	}
+	if e, ok := errors.AsType[*config.UnknownProfileError](err); ok {
+		if len(e.Known) > 0 {
+			return advice{notFound, "o365pw --profile " + e.Known[0] + " …"}
+		}
+		return advice{notFound, "add [profiles." + e.Name + "] to the configuration, or set O365PW_TENANT and O365PW_CLIENT_ID"}
+	}
+	if e, ok := errors.AsType[*config.Error](err); ok {
+		return advice{wrongUsage, e.Hint}
+	}
+	if _, ok := errors.AsType[*signInError](err); ok {
+		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
+	}
+	if e, ok := errors.AsType[*secret.UnavailableError](err); ok {
+		return advice{failed, keychainHint(e)}
+	}
+	if e, ok := errors.AsType[*graph.AmbiguousError](err); ok {
+		return advice{failed, "look for " + quote(e.Name) + " with: o365pw list"}
+	}
+	if e, ok := errors.AsType[*graph.Error](err); ok {
+		return adviseGraph(e)
+	}
+	if e, ok := errors.AsType[*entra.Error](err); ok {
+		return adviseEntra(e)
+	}
+	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
+		return advice{failed, "o365pw status; stop it before starting another"}
+	}
+	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
+		return advice{failed, "another program has the address; choose one in [gateway] of the configuration, or with --imap"}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return advice{unavailable, "try again later"}
+	}
+	return advice{code: failed}
+}
+
+func adviseAppPassword(err error) (advice, bool) {
+	if e, ok := errors.AsType[*apppassword.InvalidError](err); ok {
+		hint := "o365pw create --help"
+		if e.Field == "mailbox" && e.Value == "" {
+			hint = "add --mailbox alice@contoso.com, or mailbox = \"…\" to the profile"
+		}
+		return advice{wrongUsage, hint}, true
+	}
+	if e, ok := errors.AsType[*apppassword.NameTakenError](err); ok {
+		return advice{nameTaken, "choose another name, or first: o365pw revoke " + shellQuote(e.Name)}, true
+	}
+	if _, ok := errors.AsType[*apppassword.NotFoundError](err); ok {
+		return advice{notFound, "o365pw list"}, true
+	}
+	if _, ok := errors.AsType[*apppassword.SeveralError](err); ok {
+		return advice{wrongUsage, "name one by its id, or revoke them all with --all"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
+		switch {
+		case e.ForbidsSecrets:
+			return advice{refused, "use --backing certificate, which needs no client secret; or an administrator exempts the application in Entra (Enterprise apps > Application policies)"}, true
+		case e.Max > 0:
+			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
+		}
+		return advice{refused, "ask for less, such as --expires 90d, or leave --expires out to get the longest that is allowed"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.UnusableError](err); ok {
+		a := advise(e.Err)
+		a.code = refused
+		return a, true
+	}
+	if _, ok := errors.AsType[*apppassword.HalfRevokedError](err); ok {
+		return advice{failed, "it opens nothing any more; mend the keychain and run the same revoke again"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.OtherTenantError](err); ok {
+		return advice{wrongUsage, "set tenant = \"" + e.Tenant + "\" in a profile of this name, then revoke it there"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.DamagedError](err); ok {
+		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
+	}
+	return advice{}, false
+}
+
+func adviseGraph(e *graph.Error) advice {
+	switch {
+	case e.IsUnauthorized():
+		return advice{signInRequired, "o365pw login (or renew the token in O365PW_ACCESS_TOKEN)"}
+	case e.IsForbidden():
+		return advice{refused, "the sign-in needs Application.ReadWrite.All and an owner or Application Administrator; in CI Application.ReadWrite.OwnedBy and ownership of the application. An administrator grants it in Entra"}
+	case e.IsNotFound():
+		return advice{notFound, "check client_id (the application's client id, not its object id) and tenant of the profile"}
+	case e.Temporary():
+		return advice{unavailable, "try again later; nothing was changed by this call"}
+	case e.HasCode("Directory_ResourceSizeExceeded"):
+		return advice{refused, "the application holds too many credentials; revoke old ones: o365pw list --sort expires"}
+	}
+	return advice{code: failed}
+}
+
+func adviseEntra(e *entra.Error) advice {
+	var hint string
+	if x, ok := entra.Explain(e.Number()); ok {
+		hint = x.Fix
+	}
+	switch e.Kind() {
+	case entra.Refused, entra.SignInRequired, entra.Declined, entra.Expired:
+		if hint == "" {
+			hint = "o365pw login"
+		}
+		return advice{signInRequired, hint}
+	case entra.Forbidden:
+		return advice{refused, hint}
+	case entra.Misconfigured:
+		return advice{wrongUsage, hint}
+	case entra.Unavailable:
+		if hint == "" {
+			hint = "check the network (and HTTPS_PROXY), then try again"
+		}
+		return advice{unavailable, hint}
+	}
+	return advice{failed, hint}
+}
+
+func keychainHint(e *secret.UnavailableError) string {
+	switch e.Reason {
+	case secret.NoSession, secret.NoService, secret.Unsupported:
+		return "use the encrypted file: keychain = \"file\" in the profile or O365PW_KEYCHAIN=file, and O365PW_KEYCHAIN_PASSPHRASE_FILE"
+	case secret.Locked, secret.Timeout:
+		return "unlock the keychain (sign in to the desktop), then run the command again"
+	case secret.NoPassphrase:
+		return "set O365PW_KEYCHAIN_PASSPHRASE_FILE to a file with the passphrase, or run the command on a terminal"
+	case secret.WrongPassphrase:
+		return "check O365PW_KEYCHAIN_PASSPHRASE or O365PW_KEYCHAIN_PASSPHRASE_FILE"
+	case secret.Damaged:
+		return "put the file back from a backup, or move it away and make new app passwords"
+	}
+	return "o365pw status"
+}
+
+// requestID is what support asks for, where the error has it.
+func requestID(err error) string {
+	if e, ok := errors.AsType[*graph.Error](err); ok {
+		return e.RequestID
+	}
+	if e, ok := errors.AsType[*entra.Error](err); ok {
+		return e.TraceID
+	}
+	return ""
+}
+
+// report prints err and gives the exit code.
+func (a *app) report(err error) int {
+	adv := advise(err)
+	msg := printable(err.Error())
+	if adv.code == interrupted {
+		msg = "interrupted"
+		if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
+			msg = printable(e.Error())
+			adv.hint = advise(e).hint
+		}
+	}
+	if a.structured() {
+		o := errorJSON{Code: int(adv.code), Message: msg, Hint: adv.hint, RequestID: requestID(err), Warnings: a.warnings}
+		b, merr := json.Marshal(o)
+		if merr == nil {
+			fmt.Fprintf(a.Stderr, "%s\n", b)
+			return int(adv.code)
+		}
+	}
+	if msg != "" {
+		fmt.Fprintf(a.Stderr, "o365pw: %s\n", msg)
+	}
+	if adv.hint != "" {
+		fmt.Fprintf(a.Stderr, "hint: %s\n", printable(adv.hint))
+	}
+	return int(adv.code)
+}
+
+// errorJSON is the error object under -o json.
+type errorJSON struct {
+	Code      int      `json:"code"` // the exit code
+	Message   string   `json:"message"`
+	Hint      string   `json:"hint"`
+	RequestID string   `json:"requestId"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+func quote(s string) string { return fmt.Sprintf("%q", s) }
+
+// shellQuote writes s so that a person can paste it into a shell.
+func shellQuote(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@%+-") == "" && s[0] != '-' {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

@@ -1,0 +1,199 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+)
+
+// expiresSoon is from when on list marks an app password.
+const expiresSoon = 30 * 24 * time.Hour
+
+type listOptions struct {
+	local    bool
+	expiring string
+	sort     string
+}
+
+var sortKeys = []string{"name", "created", "expires", "status", "mailbox"}
+
+func newList(a *app) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List app passwords",
+		Long: `Lists every password credential of the application, joined with what this
+machine knows of it.
+
+  active        opens its mailboxes
+  expired       its end date is past
+  revoked       known here, but gone from the application: removed in Entra or
+                from another machine; revoke it here to take it off the list
+  remote-only   on the application, unknown to this machine: made on another
+                machine or by hand in Entra
+
+On a terminal a table; in a pipe one line each, tab-separated, with a header.`,
+		Example: `  o365pw list
+  o365pw list --local
+  o365pw list --expiring 30d --sort expires
+  o365pw list -o json | jq '.appPasswords[] | select(.status == "remote-only")'
+  o365pw list -o name`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runList(cmd.Context(), o) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.local, "local", false, "only what this machine knows, without asking Graph")
+	f.StringVar(&o.expiring, "expiring", "", "only those that expire within this time (30d, 12h) or have expired")
+	f.StringVar(&o.sort, "sort", "name", "order: "+strings.Join(sortKeys, ", "))
+	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(sortKeys, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (a *app) runList(ctx context.Context, o listOptions) error {
+	if !slices.Contains(sortKeys, o.sort) {
+		return &usageError{problem: "--sort " + quote(o.sort) + " is none of " + strings.Join(sortKeys, ", "), hint: "o365pw list --sort expires"}
+	}
+	var before time.Time
+	if o.expiring != "" {
+		var err error
+		if before, err = config.ParseExpiry(o.expiring, a.Now()); err != nil {
+			return &usageError{problem: "--expiring: " + err.Error(), hint: "o365pw list --expiring 30d"}
+		}
+	}
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	var entries []apppassword.Entry
+	if o.local {
+		entries, err = s.manager.Local()
+	} else if err = s.needClientID(); err == nil {
+		entries, err = s.manager.List(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if notes, nerr := s.manager.Interrupted(); nerr == nil {
+		for _, n := range notes {
+			a.warn("the create of %q on %s was interrupted; what it left in Entra is removed by the next create or revoke", n.Name, n.Since.Local().Format(time.DateTime))
+		}
+	}
+	if !before.IsZero() {
+		entries = slices.DeleteFunc(entries, func(e apppassword.Entry) bool { return e.Expires.IsZero() || e.Expires.After(before) })
+	}
+	sortEntries(entries, o.sort)
+	return a.printEntries(entries)
+}
+
+func sortEntries(entries []apppassword.Entry, key string) {
+	slices.SortStableFunc(entries, func(x, y apppassword.Entry) int {
+		byName := cmp.Or(strings.Compare(strings.ToLower(x.Name), strings.ToLower(y.Name)), strings.Compare(x.ID, y.ID))
+		switch key {
+		case "created":
+			return cmp.Or(x.Created.Compare(y.Created), byName)
+		case "expires":
+			return cmp.Or(x.Expires.Compare(y.Expires), byName)
+		case "status":
+			return cmp.Or(strings.Compare(string(x.Status), string(y.Status)), byName)
+		case "mailbox":
+			return cmp.Or(slices.Compare(x.Mailboxes, y.Mailboxes), byName)
+		}
+		return byName
+	})
+}
+
+func (a *app) printEntries(entries []apppassword.Entry) error {
+	switch a.output {
+	case outputJSON, outputYAML:
+		v := struct {
+			SchemaVersion int               `json:"schemaVersion"`
+			AppPasswords  []appPasswordJSON `json:"appPasswords"`
+		}{SchemaVersion: schemaVersion, AppPasswords: []appPasswordJSON{}}
+		for _, e := range entries {
+			v.AppPasswords = append(v.AppPasswords, toJSON(e))
+		}
+		if a.output == outputYAML {
+			return a.printYAML(v)
+		}
+		return a.printJSON(v)
+	case outputCSV:
+		var rows [][]string
+		for _, e := range entries {
+			rows = append(rows, csvRow(toJSON(e)))
+		}
+		return a.printCSV(csvHeader, rows)
+	case outputName:
+		for _, e := range entries {
+			if err := a.printf("%s\n", printable(e.Name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	case outputAuto:
+		if !a.stdoutTTY() {
+			return a.printTabbed(entries)
+		}
+	}
+	return a.printTable(entries)
+}
+
+// printTabbed is for scripts: full values, times in RFC 3339.
+func (a *app) printTabbed(entries []apppassword.Entry) error {
+	var b strings.Builder
+	b.WriteString("NAME\tMAILBOXES\tALLOW\tCREATED\tEXPIRES\tLAST USED\tSTATUS\tID\n")
+	for _, e := range entries {
+		row := csvRow(toJSON(e))
+		for i, col := range []int{1, 3, 4, 8, 9, 10, 11, 0} {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(printable(row[col]))
+		}
+		b.WriteByte('\n')
+	}
+	return a.print([]byte(b.String()))
+}
+
+func (a *app) printTable(entries []apppassword.Entry) error {
+	if len(entries) == 0 {
+		a.note("no app passwords; make one with: o365pw create --name \"Outlook on Mac\"")
+		return nil
+	}
+	now := a.Now()
+	var rows [][]string
+	for _, e := range entries {
+		name, expires, status := printable(e.Name), relative(e.Expires, now), string(e.Status)
+		if name == "" {
+			name = "-"
+		}
+		if e.Status == apppassword.Active && !e.Expires.IsZero() && e.Expires.Sub(now) < expiresSoon {
+			expires = a.paint(yellow, "⚠ "+expires)
+		}
+		switch e.Status {
+		case apppassword.Active:
+			status = a.paint(green, status)
+		case apppassword.RemoteOnly:
+			status = a.paint(faint, status)
+		default:
+			status = a.paint(red, status)
+		}
+		rows = append(rows, []string{name, dash(strings.Join(e.Mailboxes, ", ")), dash(strings.Join(e.Allow, ",")), relative(e.Created, now), expires, "-", status, e.ID})
+	}
+	return a.table([]string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "LAST USED", "STATUS", "ID"}, rows)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return printable(s)
+}

@@ -1,0 +1,97 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+)
+
+type loginOptions struct {
+	deviceCode bool
+}
+
+func newLogin(a *app) *cobra.Command {
+	var o loginOptions
+	cmd := &cobra.Command{
+		Use:   "login",
+		Short: "Sign in to Microsoft Graph",
+		Long: `Signs a person in to Microsoft Graph, which create, list and revoke need. The
+browser opens by default; --device-code shows a code to type in on any device.
+The sign-in is kept in the keychain and renews itself.
+
+Unattended, no login is needed: set AZURE_TENANT_ID, AZURE_CLIENT_ID and
+AZURE_CLIENT_SECRET, or a token in O365PW_ACCESS_TOKEN.`,
+		Example: `  o365pw login
+  o365pw login --device-code
+  BROWSER=firefox o365pw login --profile work`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runLogin(cmd.Context(), o) },
+	}
+	cmd.Flags().BoolVar(&o.deviceCode, "device-code", false, "show a code to type in on another device, in place of opening a browser")
+	return cmd
+}
+
+func (a *app) runLogin(ctx context.Context, o loginOptions) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	clientID := s.loginClientID()
+	if clientID == "" {
+		return &config.Error{Key: "profiles." + s.profile.Name + ".login_client_id", Problem: "the profile names no application to sign in with",
+			Hint: "set login_client_id to a public client of the tenant, or client_id"}
+	}
+	if kind := s.source.kind(); kind != bySignIn {
+		a.warn("%s is set and comes before this sign-in; unset it to use the sign-in", kind)
+	}
+	// A sign-in that cannot be kept is better not begun.
+	if err := apppassword.ProbeKeychain(ctx, s.keychain); err != nil {
+		return fmt.Errorf("the sign-in could not be kept: %w", err)
+	}
+	var tok entra.Token
+	if o.deviceCode {
+		tok, err = s.entra.SignInDeviceCode(ctx, clientID, s.graphScope(), func(dc entra.DeviceCode) {
+			a.warn("open %s and enter the code %s", dc.VerificationURI, dc.UserCode)
+			a.progress.set("waiting for the sign-in")
+		})
+	} else {
+		tok, err = s.entra.SignInBrowser(ctx, entra.BrowserSignIn{
+			ClientID: clientID, Scope: s.graphScope(),
+			Announce: func(url string) {
+				a.warn("sign in in the browser; if none opens, visit:\n")
+				fmt.Fprintf(a.Stderr, "%s\n", url)
+				a.progress.set("waiting for the sign-in")
+			},
+			Open: a.openBrowser,
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("sign in: %w", err)
+	}
+	if tok.Refresh.IsZero() {
+		return &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept"}
+	}
+	store := s.signIns()
+	unlock, err := store.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	held := heldSignIn{ClientID: clientID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}
+	// The person has done their part: Ctrl-C must not lose it any more.
+	if err := store.write(context.WithoutCancel(ctx), held); err != nil {
+		return fmt.Errorf("keep the sign-in: %w", err)
+	}
+	who := held.Username
+	if who == "" {
+		who = "somebody whom Entra does not name"
+	}
+	a.note("signed in as %s (profile %s); kept in %s", who, s.profile.Name, s.keychain)
+	return nil
+}

@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// schemaVersion is in every JSON object. It changes when a field changes its
+// meaning or goes away; new fields do not change it.
+const schemaVersion = 1
+
+// output is the value of --output.
+type output string
+
+const (
+	outputAuto  output = "" // the command's own: people's on a terminal, bare in a pipe
+	outputTable output = "table"
+	outputJSON  output = "json"
+	outputYAML  output = "yaml"
+	outputCSV   output = "csv"
+	outputName  output = "name"
+)
+
+var outputNames = []string{string(outputTable), string(outputJSON), string(outputYAML), string(outputCSV), string(outputName)}
+
+// String, Set and Type make output a flag value.
+func (o *output) String() string { return string(*o) }
+
+// Set refuses what is no format.
+func (o *output) Set(s string) error {
+	if !slices.Contains(outputNames, s) {
+		return fmt.Errorf("%q is none of %s", s, strings.Join(outputNames, ", "))
+	}
+	*o = output(s)
+	return nil
+}
+
+// Type is shown in help.
+func (o *output) Type() string { return "format" }
+
+// appPasswordJSON is an app password in JSON, YAML and CSV.
+type appPasswordJSON struct {
+	ID        string         `json:"id"`
+	Name      string         `json:"name"`
+	Profile   string         `json:"profile"`
+	Mailboxes []string       `json:"mailboxes"`
+	Allow     []string       `json:"allow"`
+	Networks  []netip.Prefix `json:"networks"`
+	Backing   string         `json:"backing"`
+	Hint      string         `json:"hint"`
+	Created   *time.Time     `json:"created"`
+	Expires   *time.Time     `json:"expires"`
+	LastUsed  *time.Time     `json:"lastUsed"`
+	Status    string         `json:"status"`
+}
+
+func toJSON(e apppassword.Entry) appPasswordJSON {
+	return appPasswordJSON{
+		ID: e.ID, Name: e.Name, Profile: e.Profile,
+		Mailboxes: orEmpty(e.Mailboxes), Allow: orEmpty(e.Allow), Networks: orEmpty(e.Networks),
+		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
+	}
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func utc(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Second)
+	return &t
+}
+
+// withPassword is what create and show print. Password is absent without
+// --password.
+type withPassword struct {
+	SchemaVersion int                   `json:"schemaVersion"`
+	AppPassword   appPasswordJSON       `json:"appPassword"`
+	Password      string                `json:"password,omitempty"`
+	Servers       map[string]serverJSON `json:"servers"`
+}
+
+type serverJSON struct {
+	Host     string `json:"host"`
+	Port     int    `json:"port"`
+	Security string `json:"security"` // none, starttls, tls
+}
+
+// revealed is the only way of a secret into output.
+func revealed(t secret.Text) string { return t.Reveal() }
+
+func (a *app) printJSON(v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	return a.print(b.Bytes())
+}
+
+// printYAML prints the same object as printJSON, with the same names in the
+// same order.
+func (a *app) printYAML(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("print YAML: %w", err)
+	}
+	var n yaml.Node // JSON is YAML, and a node keeps the order
+	if err := yaml.Unmarshal(b, &n); err != nil {
+		return fmt.Errorf("print YAML: %w", err)
+	}
+	blockStyle(&n)
+	b, err = yaml.Marshal(&n)
+	if err != nil {
+		return fmt.Errorf("print YAML: %w", err)
+	}
+	return a.print(b)
+}
+
+// blockStyle takes JSON's braces away; texts keep their quotes where YAML
+// needs them.
+func blockStyle(n *yaml.Node) {
+	n.Style = 0
+	for _, c := range n.Content {
+		blockStyle(c)
+	}
+}
+
+var csvHeader = []string{"id", "name", "profile", "mailboxes", "allow", "networks", "backing", "hint", "created", "expires", "lastUsed", "status"}
+
+func csvRow(p appPasswordJSON) []string {
+	date := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.Format(time.RFC3339)
+	}
+	var nets []string
+	for _, n := range p.Networks {
+		nets = append(nets, n.String())
+	}
+	return []string{p.ID, p.Name, p.Profile, strings.Join(p.Mailboxes, " "), strings.Join(p.Allow, " "), strings.Join(nets, " "),
+		p.Backing, p.Hint, date(p.Created), date(p.Expires), date(p.LastUsed), p.Status}
+}
+
+func (a *app) printCSV(header []string, rows [][]string) error {
+	var b bytes.Buffer
+	w := csv.NewWriter(&b)
+	if err := w.Write(header); err != nil {
+		return fmt.Errorf("print CSV: %w", err)
+	}
+	if err := w.WriteAll(rows); err != nil {
+		return fmt.Errorf("print CSV: %w", err)
+	}
+	return a.print(b.Bytes())
+}
+
+func (a *app) printf(format string, args ...any) error {
+	return a.print(fmt.Appendf(nil, format, args...))
+}
+
+// print writes data to stdout. A reader that has gone is an error: the data
+// did not arrive.
+func (a *app) print(b []byte) error {
+	a.progress.stop()
+	if _, err := a.Stdout.Write(b); err != nil {
+		return fmt.Errorf("print the result: %w", err)
+	}
+	return nil
+}

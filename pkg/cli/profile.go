@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/graph"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// loadConfig reads the configuration file; nil where there is none and none
+// was named.
+func (a *app) loadConfig() (*config.Config, error) {
+	path, err := config.ConfigPath(a.configPath, a.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if a.configPath != "" || a.Getenv("O365PW_CONFIG") != "" {
+			return nil, &config.Error{Path: path, Problem: "there is no such file", Hint: "check --config and O365PW_CONFIG", Err: err}
+		}
+		return nil, nil
+	}
+	return cfg, err
+}
+
+// session is a command's profile with everything that speaks for it.
+type session struct {
+	profile  config.Profile
+	gateway  config.Gateway
+	stateDir string
+	http     *http.Client
+	entra    *entra.Client
+	graph    *graph.Client
+	keychain secret.Keychain
+	source   *tokenSource
+	manager  *apppassword.Manager
+}
+
+// open resolves the profile and wires what a command on it needs. It asks
+// nobody anything yet: not the network, not the keychain.
+func (a *app) open() (*session, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	p, err := config.Resolve(cfg, a.profile, a.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{profile: p, gateway: config.DefaultGateway()}
+	if cfg != nil {
+		s.gateway = cfg.Gateway
+	}
+	if s.stateDir, err = config.StateDir(a.Getenv); err != nil {
+		return nil, err
+	}
+	if s.keychain, err = a.keychain(p.Keychain, s.stateDir); err != nil {
+		return nil, err
+	}
+	if s.http, err = a.cloudHTTP(p.Cloud); err != nil {
+		return nil, err
+	}
+	s.entra = a.entraClient(s.http, p.Cloud, p.Tenant)
+	s.source = newTokenSource(a, s)
+	s.graph = &graph.Client{
+		BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.Token, Log: a.logger(),
+		Progress: func(what string) { a.progress.set("%s", what) },
+	}
+	s.manager = &apppassword.Manager{
+		Profile: p, Graph: s.graph, Entra: s.entra, Keychain: s.keychain, Registry: apppassword.Registry{Dir: s.stateDir},
+		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
+	}
+	return s, nil
+}
+
+// needClientID refuses what cannot be done without an application.
+func (s *session) needClientID() error {
+	if s.profile.ClientID == "" {
+		return &config.Error{Key: "profiles." + s.profile.Name + ".client_id", Problem: "the profile names no application",
+			Hint: "set client_id to the client id of the mail app registration, or O365PW_CLIENT_ID"}
+	}
+	return nil
+}
+
+func (a *app) entraClient(h *http.Client, cloud config.Cloud, tenant string) *entra.Client {
+	return &entra.Client{HTTP: h, Authority: cloud.Authority, Tenant: tenant, UserAgent: userAgent()}
+}
+
+// cloudHTTP is an HTTP client that trusts the cloud's own certificates beside
+// the system's. It honours HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE as Go does.
+func (a *app) cloudHTTP(cloud config.Cloud) (*http.Client, error) {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	roots, err := cloudRoots(cloud)
+	if err != nil {
+		return nil, err
+	}
+	if roots != nil {
+		t.TLSClientConfig.RootCAs = roots
+	}
+	return &http.Client{Transport: t}, nil
+}
+
+// cloudRoots are the system's certificates and the cloud's; nil stands for the
+// system's alone.
+func cloudRoots(cloud config.Cloud) (*x509.CertPool, error) {
+	if cloud.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(cloud.CAFile)
+	if err != nil {
+		return nil, &config.Error{Key: "clouds." + cloud.Name + ".ca_file", Problem: err.Error(), Hint: "name a PEM file with the certificates to trust", Err: err}
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, &config.Error{Key: "clouds." + cloud.Name + ".ca_file", Problem: "there is no certificate in " + cloud.CAFile, Hint: "name a PEM file with the certificates to trust"}
+	}
+	return roots, nil
+}
+
+// keychain is where secrets of that kind live. It is opened at first use.
+func (a *app) keychain(kind, stateDir string) (secret.Keychain, error) {
+	switch kind {
+	case "system", "":
+		return &secret.System{}, nil
+	case "file":
+		return &secret.File{Path: filepath.Join(stateDir, "keychain.age"), Passphrase: a.passphrase, WorkFactor: a.ScryptWorkFactor}, nil
+	}
+	return nil, &usageError{problem: "the keychain " + quote(kind) + " is neither system nor file", hint: "O365PW_KEYCHAIN=file"}
+}
+
+// passphrase of the file keychain: from the environment, a file, or a person.
+func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) {
+	if p := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE"); p != "" {
+		return secret.New(p), nil
+	}
+	if file := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE_FILE"); file != "" {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return secret.Text{}, &secret.UnavailableError{Keychain: "encrypted file", Reason: secret.NoPassphrase, Err: err}
+		}
+		return secret.New(strings.TrimRight(string(b), "\r\n")), nil
+	}
+	return a.askPassphrase(ctx, create)
+}
+
+// userAgent names program and version to Microsoft; nothing about the person.
+func userAgent() string {
+	return fmt.Sprintf("o365pw/%s (%s; %s)", version(), runtime.GOOS, runtime.GOARCH)
+}

@@ -1,0 +1,246 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+)
+
+type revokeOptions struct {
+	name     string
+	all      bool
+	yes      bool
+	ifExists bool
+	dryRun   bool
+}
+
+func newRevoke(a *app) *cobra.Command {
+	var o revokeOptions
+	cmd := &cobra.Command{
+		Use:     "revoke NAME|ID...",
+		Aliases: []string{"rm"},
+		Short:   "Revoke app passwords",
+		Long: `Removes the client secret behind each app password from the application, sees
+that it is gone, and forgets the app password on this machine. A running
+gateway closes the mail program's sessions at once; a gateway elsewhere at its
+next check, within a minute.
+
+On a terminal it asks first. Elsewhere it needs --yes. Works in CI, by name or
+id, with nothing of o365pw on the machine but the program.`,
+		Example: `  o365pw revoke "Outlook on Mac"
+  o365pw revoke --name "Outlook on Mac" --yes --if-exists
+  o365pw revoke 8d4e2c1a-5b1f-4d6e-9a53-0c7b6d1f2e3a --yes
+  o365pw revoke Scanner --all --dry-run`,
+		ValidArgsFunction: a.completeNames,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("name") {
+				args = append(args, o.name)
+			}
+			if len(args) == 0 || slices.ContainsFunc(args, func(s string) bool { return strings.TrimSpace(s) == "" }) {
+				return &usageError{problem: "which app password? give its name or id", hint: "o365pw list"}
+			}
+			return a.runRevoke(cmd.Context(), args, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "", "name of the app password (the same as an argument)")
+	f.BoolVar(&o.all, "all", false, "where several credentials have the name: all of them")
+	f.BoolVar(&o.yes, "yes", false, "do not ask")
+	f.BoolVar(&o.ifExists, "if-exists", false, "a name that is not there is no error")
+	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be revoked, and change nothing")
+	_ = cmd.RegisterFlagCompletionFunc("name", a.completeNames)
+	return cmd
+}
+
+// revokeResult is what became of one argument or one credential.
+type revokeResult struct {
+	Name   string `json:"name"`
+	ID     string `json:"id"`
+	Result string `json:"result"` // revoked, would-revoke, absent, failed
+	Error  string `json:"error,omitempty"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) error {
+	if !o.yes && !o.dryRun && !a.interactive() {
+		return &usageError{problem: "there is no terminal to ask on", hint: "add --yes to revoke without being asked"}
+	}
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	if err := s.needClientID(); err != nil {
+		return err
+	}
+	entries, err := s.manager.List(ctx)
+	if err != nil {
+		return err
+	}
+	chosen, results, errs := chooseEntries(entries, args, o)
+	if len(chosen) > 0 && !o.yes && !o.dryRun {
+		ok, err := a.confirm(ctx, revokeQuestion(chosen))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return &failedError{code: failed, msg: "nothing was revoked"}
+		}
+	}
+	for _, e := range chosen {
+		r := revokeResult{Name: e.Name, ID: e.ID, Result: "would-revoke"}
+		if !o.dryRun {
+			r.Result = "revoked"
+			if err := s.manager.Revoke(ctx, e); err != nil {
+				r.Result, r.Error, r.Hint = "failed", err.Error(), advise(err).hint
+				errs = append(errs, fmt.Errorf("revoke %s: %w", nameOrID(e), err))
+			}
+		}
+		results = append(results, r)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	// What an interrupted create left is the same kind of rubbish. Its failure
+	// is no failure of this revoke.
+	if !o.dryRun && ctx.Err() == nil {
+		if err := s.manager.Recover(ctx); err != nil {
+			a.warn("%v", err)
+		}
+	}
+	if err := a.printRevoked(results); err != nil {
+		return err
+	}
+	return a.revokeFailures(errs, len(results)+len(errs))
+}
+
+// chooseEntries finds what the arguments name. An argument that fails does not
+// keep the others from being tried.
+func chooseEntries(entries []apppassword.Entry, args []string, o revokeOptions) (chosen []apppassword.Entry, results []revokeResult, errs []error) {
+	seen := map[string]bool{}
+	for _, arg := range args {
+		found, err := apppassword.MatchAll(entries, arg)
+		if err == nil && len(found) > 1 && !o.all {
+			err = &apppassword.SeveralError{Name: arg, Entries: found}
+		}
+		if _, absent := errors.AsType[*apppassword.NotFoundError](err); absent && o.ifExists {
+			results = append(results, revokeResult{Name: arg, Result: "absent"})
+			continue
+		}
+		if err != nil {
+			results = append(results, revokeResult{Name: arg, Result: "failed", Error: err.Error(), Hint: advise(err).hint})
+			errs = append(errs, err)
+			continue
+		}
+		for _, e := range found {
+			if !seen[e.ID] {
+				seen[e.ID] = true
+				chosen = append(chosen, e)
+			}
+		}
+	}
+	return chosen, results, errs
+}
+
+func nameOrID(e apppassword.Entry) string {
+	if e.Name == "" {
+		return e.ID
+	}
+	return quote(e.Name)
+}
+
+func revokeQuestion(chosen []apppassword.Entry) string {
+	var b strings.Builder
+	for _, e := range chosen {
+		fmt.Fprintf(&b, "  %s  %s", printable(nameOrID(e)), e.ID)
+		if len(e.Mailboxes) > 0 {
+			fmt.Fprintf(&b, "  %s", printable(strings.Join(e.Mailboxes, ", ")))
+		}
+		if e.Status == apppassword.RemoteOnly {
+			b.WriteString("  (not made on this machine)")
+		}
+		b.WriteByte('\n')
+	}
+	if len(chosen) == 1 {
+		return b.String() + "Revoke this app password?"
+	}
+	return b.String() + fmt.Sprintf("Revoke these %d app passwords?", len(chosen))
+}
+
+func (a *app) printRevoked(results []revokeResult) error {
+	switch a.output {
+	case outputJSON, outputYAML:
+		v := struct {
+			SchemaVersion int            `json:"schemaVersion"`
+			Results       []revokeResult `json:"results"`
+		}{schemaVersion, orEmpty(results)}
+		if a.output == outputYAML {
+			return a.printYAML(v)
+		}
+		return a.printJSON(v)
+	case outputCSV:
+		var rows [][]string
+		for _, r := range results {
+			rows = append(rows, []string{r.Name, r.ID, r.Result, r.Error})
+		}
+		return a.printCSV([]string{"name", "id", "result", "error"}, rows)
+	case outputName:
+		for _, r := range results {
+			if r.Result == "revoked" || r.Result == "would-revoke" {
+				if err := a.printf("%s\n", printable(r.Name)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	for _, r := range results {
+		label := r.ID
+		if r.Name != "" {
+			label = quote(r.Name)
+		}
+		switch r.Result {
+		case "revoked":
+			a.note("revoked %s (%s)", label, r.ID)
+		case "would-revoke":
+			a.note("would revoke %s (%s)", label, r.ID)
+		case "absent":
+			a.note("there is no app password %s", label)
+		}
+	}
+	return nil
+}
+
+// revokeFailures names each failure. Its exit code is theirs where they agree.
+func (a *app) revokeFailures(errs []error, tried int) error {
+	switch {
+	case len(errs) == 0:
+		return nil
+	case len(errs) == 1 && tried <= 2:
+		return errs[0]
+	}
+	code := advise(errs[0]).code
+	var msgs []string
+	for _, err := range errs {
+		adv := advise(err)
+		if adv.code != code {
+			code = failed
+		}
+		msgs = append(msgs, err.Error())
+		if !a.structured() {
+			a.warn("%v", err)
+			if adv.hint != "" {
+				fmt.Fprintf(a.Stderr, "hint: %s\n", printable(adv.hint))
+			}
+		}
+	}
+	if a.structured() {
+		return &failedError{code: code, msg: strings.Join(msgs, "; ")}
+	}
+	return &failedError{code: code, msg: fmt.Sprintf("%d of %d could not be revoked", len(errs), max(tried-len(errs), len(errs)))}
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// newRoot is the whole command tree; every command is a line here.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "o365pw",
+		Short: "App passwords that open Microsoft 365 mailboxes",
+		Long: `o365pw makes app passwords for Microsoft 365 mailboxes and runs the gateway on
+which old mail programs sign in with them over IMAP, although Exchange Online
+takes only OAuth 2.0.
+
+` + exitCodeHelp,
+		Example: `  o365pw demo                              see it work, without a tenant
+  o365pw login                             sign in to Microsoft Graph
+  o365pw create --name "Outlook on Mac"    make an app password
+  o365pw serve                             run the gateway
+  o365pw revoke "Outlook on Mac"           shut that one mail program out`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("no-color") || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
+				a.noColor = true
+			}
+			return nil
+		},
+		PersistentPostRun: func(cmd *cobra.Command, args []string) { a.progress.stop(); a.flushWarnings() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{problem: err.Error(), hint: "o365pw " + strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "o365pw"), " ") + " --help"}
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
+	f.StringVar(&a.configPath, "config", "", "configuration file (default: $O365PW_CONFIG, else o365pw/config.toml in your configuration folder)")
+	f.VarP(&a.output, "output", "o", "output format: table, json, yaml, csv, name")
+	f.BoolVar(&a.quiet, "quiet", false, "print data and errors only")
+	f.BoolVar(&a.verbose, "verbose", false, "log each request to stderr (never a secret)")
+	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR)")
+
+	root.AddGroup(
+		&cobra.Group{ID: "life", Title: "App passwords:"},
+		&cobra.Group{ID: "sign-in", Title: "Sign-in:"},
+		&cobra.Group{ID: "gateway", Title: "Gateway:"},
+		&cobra.Group{ID: "try", Title: "Try it out:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a))
+	add("sign-in", newLogin(a), newLogout(a), newStatus(a))
+	add("gateway", newServe(a))
+	add("try", newDemo(a), newSandbox(a))
+	root.AddCommand(newVersion(a))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		tidyHelp(c)
+	}
+	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputNames, cobra.ShellCompDirectiveNoFileComp))
+	return root
+}
+
+// tidyHelp gives every command the exit codes in its help, and usage errors of
+// its arguments their type.
+func tidyHelp(c *cobra.Command) {
+	if c.Long == "" {
+		c.Long = c.Short
+	}
+	if c.Name() != "help" && c.Name() != "completion" {
+		c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
+	}
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return &usageError{problem: err.Error(), hint: cmd.CommandPath() + " --help"}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		tidyHelp(sub)
+	}
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	e := &usageError{problem: "there is no command " + quote(name), hint: "o365pw --help"}
+	if near := root.SuggestionsFor(name); len(near) > 0 {
+		e.hint = "o365pw " + near[0]
+	}
+	return e
+}

@@ -1,0 +1,367 @@
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+	"github.com/o365pw/o365pw/pkg/internal/localca"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+type serveOptions struct {
+	imap string
+}
+
+func newServe(a *app) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the gateway that mail programs sign in on",
+		Long: `Runs the gateway until it is stopped. Mail programs connect to it, sign in with
+an app password, and get their mailbox over IMAP.
+
+One port takes TLS, STARTTLS and, from this machine only, clear text. The
+certificate is made by a local authority whose file it names; mail programs that
+use TLS must trust it. A reload (SIGHUP) reads configuration and certificate
+again; SIGTERM or Ctrl-C ends the sessions and then the gateway.`,
+		Example: `  o365pw serve
+  o365pw serve --imap 127.0.0.1:2993`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runServe(cmd.Context(), o) },
+	}
+	cmd.Flags().StringVar(&o.imap, "imap", "", "address for IMAP, host:port (default: the configuration's, else 127.0.0.1:1993)")
+	return cmd
+}
+
+func (a *app) runServe(ctx context.Context, o serveOptions) error {
+	g, err := a.newGateway(ctx, o)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	a.announce(g)
+	return g.run(ctx, hup)
+}
+
+// gatewayRun is one running gateway with what it was made of.
+type gatewayRun struct {
+	a         *app
+	stateDir  string
+	keychains map[string]secret.Keychain
+	verifier  *apppassword.Verifier
+	backend   *backend
+	server    *gateway.Server
+	control   gateway.Control
+	controlLn net.Listener
+	listeners map[gateway.Protocol]net.Listener
+	names     []string // on its certificate
+	caFile    string   // empty with a certificate of one's own
+	log       *slog.Logger
+
+	cfg  atomic.Pointer[config.Config]
+	leaf atomic.Pointer[func(time.Time) (tls.Certificate, error)]
+}
+
+// newGateway makes everything ready to serve: after it only Serve itself can
+// fail. What it opened is closed again on an error.
+func (a *app) newGateway(ctx context.Context, o serveOptions) (g *gatewayRun, err error) {
+	g = &gatewayRun{a: a, keychains: map[string]secret.Keychain{}, log: a.gatewayLog()}
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	g.cfg.Store(cfg)
+	p, err := config.Resolve(cfg, a.profile, a.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if g.stateDir, err = config.StateDir(a.Getenv); err != nil {
+		return nil, err
+	}
+	g.control = gateway.Control{Path: filepath.Join(g.stateDir, "gateway.sock")}
+	if g.controlLn, err = g.control.Listen(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
+	settings := g.settings()
+	if o.imap != "" {
+		settings.IMAP = o.imap
+	}
+	if err := g.listen(settings); err != nil {
+		return nil, err
+	}
+	for _, kind := range []string{"system", "file"} {
+		if g.keychains[kind], err = a.keychain(kind, g.stateDir); err != nil {
+			return nil, err
+		}
+	}
+	if err := g.certificate(ctx, settings, g.keychains[p.Keychain]); err != nil {
+		return nil, err
+	}
+	g.verifier = &apppassword.Verifier{
+		Registry:  apppassword.Registry{Dir: g.stateDir},
+		Keychains: func(kind string) (secret.Keychain, error) { return g.keychains[kind], nil },
+		Profiles:  g.profile,
+		Entra: func(cloud config.Cloud, tenant string) (*entra.Client, error) {
+			h, err := a.cloudHTTP(cloud)
+			if err != nil {
+				return nil, err
+			}
+			return a.entraClient(h, cloud, tenant), nil
+		},
+		Tokens: &entra.Cache{},
+		Log:    g.log,
+		Now:    a.Now,
+	}
+	if err := g.verifier.Load(ctx); err != nil {
+		return nil, err
+	}
+	tlsConfig, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return (*g.leaf.Load())(now) })
+	if err != nil {
+		return nil, fmt.Errorf("make the gateway's certificate: %w", err)
+	}
+	g.backend = &backend{verifier: g.verifier, profiles: g.profile}
+	g.server = &gateway.Server{Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Log: g.log}
+	return g, nil
+}
+
+func (a *app) gatewayLog() *slog.Logger {
+	level := slog.LevelInfo
+	switch {
+	case a.quiet:
+		level = slog.LevelWarn
+	case a.verbose:
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level}))
+}
+
+func (g *gatewayRun) settings() config.Gateway {
+	if cfg := g.cfg.Load(); cfg != nil {
+		return cfg.Gateway
+	}
+	return config.DefaultGateway()
+}
+
+// profile resolves a record's profile by the configuration as it is now.
+func (g *gatewayRun) profile(name string) (config.Profile, error) {
+	return config.Resolve(g.cfg.Load(), name, g.a.Getenv)
+}
+
+func (g *gatewayRun) listen(settings config.Gateway) error {
+	g.listeners = map[gateway.Protocol]net.Listener{}
+	addrs := map[gateway.Protocol]string{gateway.IMAP: settings.IMAP, gateway.POP3: settings.POP3, gateway.SMTP: settings.SMTP}
+	g.names = []string{"localhost", "127.0.0.1", "::1"}
+	for _, p := range gateway.Protocols() {
+		if addrs[p] == "" {
+			continue
+		}
+		ln, err := net.Listen("tcp", addrs[p])
+		if err != nil {
+			return fmt.Errorf("listen for %s on %s: %w", p, addrs[p], err)
+		}
+		g.listeners[p] = ln
+		host, _, _ := net.SplitHostPort(addrs[p])
+		g.names = append(g.names, listenNames(host)...)
+	}
+	if len(g.listeners) == 0 {
+		return &config.Error{Key: "gateway", Problem: "there is no protocol to listen for", Hint: "set imap = \"127.0.0.1:1993\" in [gateway]"}
+	}
+	return nil
+}
+
+// listenNames are the names by which clients reach a listener on host.
+func listenNames(host string) []string {
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return []string{host}
+	}
+	var names []string
+	if name, err := os.Hostname(); err == nil {
+		names = append(names, name)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return names
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLinkLocalUnicast() {
+			names = append(names, n.IP.String())
+		}
+	}
+	return names
+}
+
+// caKeyItem is the keychain item with the local authority's private key.
+const caKeyItem = "local-ca-key"
+
+// certificate chooses the gateway's certificate: the configuration's, or one
+// of the local authority, which is made at first use. The authority's key
+// lives in the keychain; the certificate file holds nothing secret.
+func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k secret.Keychain) error {
+	if settings.TLSCert != "" {
+		leaf := func(time.Time) (tls.Certificate, error) {
+			return tls.LoadX509KeyPair(settings.TLSCert, settings.TLSKey)
+		}
+		if _, err := leaf(g.a.Now()); err != nil {
+			return &config.Error{Key: "gateway.tls_cert", Problem: err.Error(), Hint: "name PEM files of a certificate and its key in tls_cert and tls_key, or leave both empty", Err: err}
+		}
+		g.leaf.Store(&leaf)
+		g.caFile = ""
+		return nil
+	}
+	g.caFile = filepath.Join(g.stateDir, "ca.pem")
+	ca, err := loadCA(ctx, g.caFile, k, g.a.Now())
+	if errors.Is(err, fs.ErrNotExist) {
+		ca, err = makeCA(ctx, g.caFile, k, g.a.Now())
+	} else if errors.Is(err, secret.ErrNotFound) {
+		g.a.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
+		ca, err = makeCA(ctx, g.caFile, k, g.a.Now())
+	}
+	if err != nil {
+		return fmt.Errorf("the gateway's certificate: %w", err)
+	}
+	leaf := func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.names, now) }
+	g.leaf.Store(&leaf)
+	return nil
+}
+
+func loadCA(ctx context.Context, file string, k secret.Keychain, now time.Time) (*localca.CA, error) {
+	cert, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	key, err := k.Get(ctx, caKeyItem)
+	if err != nil {
+		return nil, err
+	}
+	return localca.Load(cert, []byte(key.Reveal()), now)
+}
+
+// makeCA keeps the key before the certificate: a certificate without a key
+// would be trusted for nothing.
+func makeCA(ctx context.Context, file string, k secret.Keychain, now time.Time) (*localca.CA, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	cert, key, err := localca.Create(host, now)
+	if err != nil {
+		return nil, err
+	}
+	if err := k.Set(ctx, caKeyItem, secret.New(string(key))); err != nil {
+		return nil, err
+	}
+	if err := durable.WriteFile(file, cert); err != nil {
+		return nil, err
+	}
+	return localca.Load(cert, key, now)
+}
+
+// announce tells a person what runs and what to do next.
+func (a *app) announce(g *gatewayRun) {
+	for p, ln := range g.listeners {
+		a.note("%s on %s", p, ln.Addr())
+	}
+	if g.caFile != "" {
+		a.note("the certificate is signed by %s: tell mail programs that use TLS to trust this file", g.caFile)
+	}
+	if entries, err := g.verifier.Registry.Load(); err == nil && len(entries.AppPasswords) == 0 {
+		a.note("there is no app password yet; make one with: o365pw create --name \"Outlook on Mac\"")
+	} else {
+		a.note("settings for a mail program: o365pw show NAME; sessions: o365pw status; stop with Ctrl-C")
+	}
+}
+
+// run serves until ctx ends.
+func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { g.verifier.Watch(inner, g.server.Recheck) })
+	wg.Go(func() {
+		if err := g.control.Serve(inner, g.controlLn, g.status); err != nil {
+			g.log.Error("the control socket has failed; status will say that the gateway does not run", "error", err)
+		}
+	})
+	wg.Go(func() {
+		for {
+			select {
+			case <-inner.Done():
+				return
+			case <-hup:
+				g.reload(inner)
+			}
+		}
+	})
+	err := g.server.Serve(ctx, g.listeners)
+	cancel()
+	wg.Wait()
+	return err
+}
+
+func (g *gatewayRun) status() gateway.Status {
+	st := g.server.Status()
+	st.Version = version()
+	return st
+}
+
+// reload reads configuration and certificate again. Sessions go on; a
+// configuration that is wrong is logged and leaves the former one in force.
+func (g *gatewayRun) reload(ctx context.Context) {
+	cfg, err := g.a.loadConfig()
+	if err != nil {
+		g.log.Error("reload: the configuration is wrong; the former one stays in force", "error", err)
+		return
+	}
+	old := g.cfg.Swap(cfg)
+	p, err := config.Resolve(cfg, g.a.profile, g.a.Getenv)
+	if err == nil {
+		err = g.certificate(ctx, g.settings(), g.keychains[p.Keychain])
+	}
+	if err != nil {
+		g.cfg.Store(old)
+		g.log.Error("reload: the former configuration stays in force", "error", err)
+		return
+	}
+	g.backend.forget()
+	if err := g.verifier.Load(ctx); err != nil {
+		g.log.Error("reload: the registry cannot be read; the app passwords read before stay in force", "error", err)
+		return
+	}
+	g.server.Recheck()
+	g.log.Info("reloaded")
+}
+
+// close gives up what newGateway had opened.
+func (g *gatewayRun) close() {
+	for _, ln := range g.listeners {
+		ln.Close()
+	}
+	g.controlLn.Close()
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+type showOptions struct {
+	password bool
+	copy     bool
+}
+
+func newShow(a *app) *cobra.Command {
+	var o showOptions
+	cmd := &cobra.Command{
+		Use:   "show NAME|ID",
+		Short: "Show an app password's settings for the mail program",
+		Long: `Shows what to type into the mail program. The password itself only with
+--password (in a pipe then the password alone) or --copy. Works without network.`,
+		Example: `  o365pw show "Outlook on Mac"
+  o365pw show "Outlook on Mac" --copy
+  o365pw show mutt --password | head -1
+  o365pw show mutt --password -o json`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeNames,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runShow(cmd.Context(), args[0], o) },
+	}
+	cmd.Flags().BoolVar(&o.password, "password", false, "show the password too")
+	cmd.Flags().BoolVar(&o.copy, "copy", false, "put the password on the clipboard")
+	return cmd
+}
+
+func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	entries, err := s.manager.Local()
+	if err != nil {
+		return err
+	}
+	e, err := apppassword.Match(entries, arg)
+	if err != nil {
+		return err
+	}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Servers: s.servers(e.Record)}
+	var password secret.Text
+	if o.password || o.copy {
+		if password, err = s.manager.Reveal(ctx, e.Record); errors.Is(err, secret.ErrNotFound) {
+			return &failedError{code: failed, msg: fmt.Sprintf("%s does not hold the password of %q any more; revoke it and make a new one", s.keychain, e.Name)}
+		} else if err != nil {
+			return err
+		}
+	}
+	if o.copy {
+		if err := a.copyToClipboard(ctx, password); err != nil {
+			return err
+		}
+		a.note("the password of %q is on the clipboard", e.Name)
+	}
+	if !o.password {
+		password = secret.Text{}
+	}
+	v.Password = revealed(password)
+	switch a.output {
+	case outputJSON:
+		return a.printJSON(v)
+	case outputYAML:
+		return a.printYAML(v)
+	case outputCSV:
+		header, row := csvHeader, csvRow(v.AppPassword)
+		if o.password {
+			header, row = append(header[:len(header):len(header)], "password"), append(row, v.Password)
+		}
+		return a.printCSV(header, [][]string{row})
+	case outputName:
+		return a.printf("%s\n", printable(e.Name))
+	case outputAuto:
+		if o.password && !a.stdoutTTY() {
+			return a.printf("%s\n", v.Password)
+		}
+	}
+	return a.printCard(e, v.Servers, apppassword.Grouped(password), "")
+}
+
+// servers are the gateway's addresses for the protocols the app password may
+// use and this gateway speaks.
+func (s *session) servers(rec apppassword.Record) map[string]serverJSON {
+	out := map[string]serverJSON{}
+	listen := map[string]string{"imap": s.gateway.IMAP, "pop3": s.gateway.POP3, "smtp": s.gateway.SMTP}
+	for _, p := range gateway.Protocols() {
+		host, port, err := net.SplitHostPort(listen[string(p)])
+		if err != nil || !slices.Contains(rec.Allow, string(p)) {
+			continue
+		}
+		n, _ := strconv.Atoi(port)
+		out[string(p)] = serverJSON{Host: clientHost(host), Port: n, Security: "tls"}
+	}
+	return out
+}
+
+// clientHost is how a mail program reaches a gateway that listens on host.
+func clientHost(host string) string {
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if name, err := os.Hostname(); err == nil {
+			return name
+		}
+		return "localhost"
+	}
+	return host
+}
+
+// printCard is an app password for a person: what to type where.
+func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, password secret.Text, undo string) error {
+	var b strings.Builder
+	line := func(label, value string) { fmt.Fprintf(&b, "  %-10s %s\n", label, value) }
+	fmt.Fprintf(&b, "%s\n\n", a.paint(bold, printable(e.Name)))
+	if !password.IsZero() {
+		line("Password", a.paint(bold, revealed(password)))
+	}
+	line("User name", printable(strings.Join(e.Mailboxes, " or ")))
+	for _, p := range e.Allow {
+		srv, ok := servers[p]
+		if !ok {
+			line(strings.ToUpper(p), a.paint(faint, "allowed, but this gateway does not speak it yet"))
+			continue
+		}
+		line(strings.ToUpper(p), fmt.Sprintf("server %s, port %d, SSL/TLS", srv.Host, srv.Port))
+	}
+	for i, n := range e.Networks {
+		line([]string{"Networks", ""}[min(i, 1)], n.String())
+	}
+	if !e.Expires.IsZero() {
+		line("Expires", e.Expires.Local().Format("2 January 2006")+" ("+relative(e.Expires, a.Now())+")")
+	}
+	if e.Status != apppassword.Active {
+		line("Status", a.paint(red, string(e.Status)))
+	}
+	line("Id", e.ID)
+	if !password.IsZero() {
+		fmt.Fprintf(&b, "\nSpaces in the password do not matter. Test it in the mail program now;\nthe gateway must be running: o365pw serve\n")
+	}
+	if undo != "" {
+		fmt.Fprintf(&b, "Undo with: %s\n", undo)
+	}
+	return a.print([]byte(b.String()))
+}

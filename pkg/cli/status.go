@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show who is signed in, where secrets are, and whether the gateway runs",
+		Long: `Shows the profile, the sign-in to Graph, the application, the keychain and the
+gateway with its open sessions. Each fault comes with the command that mends
+it. The exit code is that of the first fault; a gateway that does not run is
+none.`,
+		Example: `  o365pw status
+  o365pw status --profile work -o json`,
+		Args:              cobra.NoArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.runStatus(cmd.Context()) },
+	}
+}
+
+type statusJSON struct {
+	SchemaVersion int             `json:"schemaVersion"`
+	Profile       string          `json:"profile"`
+	Tenant        string          `json:"tenant"`
+	Cloud         string          `json:"cloud"`
+	SignIn        statusSignIn    `json:"signIn"`
+	Application   statusApp       `json:"application"`
+	Keychain      statusKeychain  `json:"keychain"`
+	AppPasswords  statusPasswords `json:"appPasswords"`
+	Gateway       statusGateway   `json:"gateway"`
+	Faults        []statusFault   `json:"faults"`
+}
+
+type statusSignIn struct {
+	By       string     `json:"by"` // login, AZURE_CLIENT_SECRET or O365PW_ACCESS_TOKEN
+	Username string     `json:"username"`
+	Since    *time.Time `json:"since"`
+	OK       bool       `json:"ok"`
+}
+
+type statusApp struct {
+	ClientID    string `json:"clientId"`
+	ID          string `json:"id"`
+	DisplayName string `json:"displayName"`
+	OK          bool   `json:"ok"`
+}
+
+type statusKeychain struct {
+	Kind        string `json:"kind"`
+	Description string `json:"description"`
+	OK          bool   `json:"ok"`
+}
+
+type statusPasswords struct {
+	Active  int `json:"active"`
+	Expired int `json:"expired"`
+	Soon    int `json:"expiringWithin30Days"`
+}
+
+type statusGateway struct {
+	Running bool            `json:"running"`
+	Status  *gateway.Status `json:"status"`
+}
+
+type statusFault struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint"`
+	Code    int    `json:"code"` // as the exit code
+}
+
+func (a *app) runStatus(ctx context.Context) error {
+	s, err := a.open()
+	if err != nil {
+		return err
+	}
+	st := a.collectStatus(ctx, s)
+	switch a.output {
+	case outputJSON:
+		err = a.printJSON(st)
+	case outputYAML:
+		err = a.printYAML(st)
+	case outputCSV:
+		err = a.printCSV([]string{"profile", "tenant", "signedIn", "username", "application", "keychain", "gateway", "sessions"},
+			[][]string{{st.Profile, st.Tenant, fmt.Sprint(st.SignIn.OK), st.SignIn.Username, st.Application.DisplayName, st.Keychain.Description, fmt.Sprint(st.Gateway.Running), fmt.Sprint(len(st.sessions()))}})
+	case outputName:
+		err = a.printf("%s\n", st.Profile)
+	default:
+		err = a.printStatus(st)
+	}
+	if err != nil || len(st.Faults) == 0 {
+		return err
+	}
+	if a.structured() {
+		return &failedError{code: exitCode(st.Faults[0].Code), msg: st.Faults[0].Message}
+	}
+	return &failedError{code: exitCode(st.Faults[0].Code)}
+}
+
+func (st *statusJSON) sessions() []gateway.Session {
+	if st.Gateway.Status == nil {
+		return nil
+	}
+	return st.Gateway.Status.Sessions
+}
+
+func (st *statusJSON) fault(err error) {
+	adv := advise(err)
+	st.Faults = append(st.Faults, statusFault{Message: printable(err.Error()), Hint: adv.hint, Code: int(adv.code)})
+}
+
+// collectStatus looks at everything; a fault of one does not hide the others.
+func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
+	st := statusJSON{
+		SchemaVersion: schemaVersion, Profile: s.profile.Name, Tenant: s.profile.Tenant, Cloud: s.profile.Cloud.Name,
+		SignIn:      statusSignIn{By: string(s.source.kind())},
+		Application: statusApp{ClientID: s.profile.ClientID},
+		Keychain:    statusKeychain{Kind: s.profile.Keychain, Description: s.keychain.String()},
+		Faults:      []statusFault{},
+	}
+	a.keychainStatus(ctx, s, &st)
+	a.signInStatus(ctx, s, &st)
+	entries, err := s.manager.Local()
+	if err != nil {
+		st.fault(err)
+	}
+	for _, e := range entries {
+		switch {
+		case e.Status == apppassword.Expired:
+			st.AppPasswords.Expired++
+		case e.Status == apppassword.Active:
+			st.AppPasswords.Active++
+			if !e.Expires.IsZero() && e.Expires.Sub(a.Now()) < expiresSoon {
+				st.AppPasswords.Soon++
+			}
+		}
+	}
+	gst, err := gateway.Control{Path: filepath.Join(s.stateDir, "gateway.sock")}.Status(ctx)
+	switch {
+	case errors.Is(err, gateway.ErrNotRunning):
+	case err != nil:
+		st.fault(err)
+	default:
+		st.Gateway = statusGateway{Running: true, Status: &gst}
+	}
+	return st
+}
+
+func (a *app) keychainStatus(ctx context.Context, s *session, st *statusJSON) {
+	a.progress.set("asking the keychain")
+	_, err := s.keychain.Get(ctx, apppassword.ProbeKey)
+	if err == nil || errors.Is(err, secret.ErrNotFound) {
+		st.Keychain.OK = true
+		return
+	}
+	st.fault(err)
+}
+
+// signInStatus proves the sign-in by reading the application with it.
+func (a *app) signInStatus(ctx context.Context, s *session, st *statusJSON) {
+	if s.source.kind() == bySignIn && st.Keychain.OK {
+		if held, err := s.signIns().read(ctx); err == nil {
+			st.SignIn.Username, st.SignIn.Since = held.Username, utc(held.Since)
+		}
+	}
+	if s.source.kind() == bySignIn && !st.Keychain.OK {
+		return // one fault is enough
+	}
+	if _, err := s.source.Token(ctx); err != nil {
+		st.fault(err)
+		return
+	}
+	st.SignIn.OK = true
+	if err := s.needClientID(); err != nil {
+		st.fault(err)
+		return
+	}
+	a.progress.set("reading the application")
+	app, err := s.graph.Application(ctx, s.profile.ClientID)
+	if err != nil {
+		if advise(err).code == signInRequired {
+			st.SignIn.OK = false
+		}
+		st.fault(err)
+		return
+	}
+	st.Application.ID, st.Application.DisplayName, st.Application.OK = app.ID, app.DisplayName, true
+}
+
+func (a *app) printStatus(st statusJSON) error {
+	var b strings.Builder
+	line := func(label, format string, args ...any) {
+		fmt.Fprintf(&b, "%-14s %s\n", label, printable(fmt.Sprintf(format, args...)))
+	}
+	line("Profile", "%s (tenant %s, cloud %s)", st.Profile, st.Tenant, st.Cloud)
+	switch {
+	case st.SignIn.By != string(bySignIn):
+		line("Sign-in", "by %s%s", st.SignIn.By, map[bool]string{false: ", refused"}[st.SignIn.OK])
+	case st.SignIn.Username != "" && st.SignIn.OK:
+		line("Sign-in", "%s, since %s", st.SignIn.Username, relativeOr(st.SignIn.Since, a.Now()))
+	case st.SignIn.Username != "":
+		line("Sign-in", "%s, no longer good", st.SignIn.Username)
+	default:
+		line("Sign-in", "none")
+	}
+	switch {
+	case st.Application.OK:
+		line("Application", "%s (client id %s)", st.Application.DisplayName, st.Application.ClientID)
+	case st.Application.ClientID != "":
+		line("Application", "client id %s, not read", st.Application.ClientID)
+	default:
+		line("Application", "none")
+	}
+	line("Keychain", "%s%s", st.Keychain.Description, map[bool]string{false: ", not usable"}[st.Keychain.OK])
+	line("App passwords", "%d active here, %d of them expire within 30 days, %d expired", st.AppPasswords.Active, st.AppPasswords.Soon, st.AppPasswords.Expired)
+	if gs := st.Gateway.Status; gs != nil {
+		line("Gateway", "running (process %d), %s", gs.PID, plural(len(gs.Sessions), "open session"))
+		for _, se := range gs.Sessions {
+			line("", "%s: %s as %s from %s, since %s", se.Protocol, se.Name, se.Mailbox, se.Remote, relative(se.Since, a.Now()))
+		}
+	} else {
+		line("Gateway", "not running; start it with: o365pw serve")
+	}
+	for _, f := range st.Faults {
+		fmt.Fprintf(&b, "%s %s\n", a.paint(red, "fault:"), f.Message)
+		if f.Hint != "" {
+			fmt.Fprintf(&b, "  to mend it: %s\n", printable(f.Hint))
+		}
+	}
+	return a.print([]byte(b.String()))
+}
+
+func relativeOr(t *time.Time, now time.Time) string {
+	if t == nil {
+		return "an unknown time"
+	}
+	return relative(*t, now)
+}

@@ -1,0 +1,234 @@
+package config
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+)
+
+const guid = "00001111-aaaa-2222-bbbb-3333cccc4444"
+
+const full = `default_profile = "work"
+
+[profiles.work]
+tenant          = "contoso.onmicrosoft.com"    # or its GUID
+client_id       = "00001111-aaaa-2222-bbbb-3333cccc4444"
+login_client_id = "00001111-aaaa-2222-bbbb-3333cccc5555"
+mailbox         = "alice@contoso.com"
+backing         = "certificate"
+allow           = ["imap", "pop3"]
+expires         = "90d"
+cloud           = "lab"
+keychain        = "file"
+certificate     = "keys/mail.pem"
+
+[profiles."a.b"]
+
+[clouds.lab]
+authority         = "http://127.0.0.1:8400/"
+graph             = "http://127.0.0.1:8401/v1.0"
+imap              = "imaps://127.0.0.1:9993"
+pop3              = "pop3s://[::1]"
+smtp              = "smtp://localhost"
+exchange_resource = "https://outlook.office365.com"
+ca_file           = "lab-ca.pem"
+
+[gateway]
+imap       = "0.0.0.0:143"
+smtp       = ""
+tls_cert   = "/etc/ssl/mail.pem"
+tls_key    = "mail.key"
+revalidate = "30s"
+`
+
+func write(t *testing.T, content string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestLoad(t *testing.T) {
+	name := write(t, "\uFEFF"+full)
+	dir := filepath.Dir(name)
+	got, err := Load(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab := Cloud{
+		Name: "lab", Authority: "http://127.0.0.1:8400", Graph: "http://127.0.0.1:8401/v1.0",
+		GraphResource: "https://graph.microsoft.com", ExchangeResource: "https://outlook.office365.com",
+		ExchangeDelegated: "https://outlook.office.com", CAFile: filepath.Join(dir, "lab-ca.pem"),
+		IMAP: Endpoint{"127.0.0.1", 9993, "tls"}, POP3: Endpoint{"::1", 995, "tls"}, SMTP: Endpoint{"localhost", 587, "starttls"},
+	}
+	want := &Config{
+		Path: name, DefaultProfile: "work",
+		Profiles: map[string]Profile{
+			"work": {Name: "work", Tenant: "contoso.onmicrosoft.com", ClientID: guid, LoginClientID: guid[:32] + "5555",
+				Mailbox: "alice@contoso.com", Backing: "certificate", Allow: []string{"imap", "pop3"}, Expires: "90d",
+				CloudName: "lab", Cloud: lab, Keychain: "file", Certificate: filepath.Join(dir, "keys/mail.pem")},
+			"a.b": {Name: "a.b", Backing: "secret", Allow: []string{"imap", "smtp"}, Expires: "180d",
+				CloudName: "global", Cloud: global, Keychain: "system"},
+		},
+		Clouds: map[string]Cloud{"lab": lab},
+		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", TLSCert: "/etc/ssl/mail.pem",
+			TLSKey: filepath.Join(dir, "mail.key"), Revalidate: 30 * time.Second},
+	}
+	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestLoadEmpty(t *testing.T) {
+	got, err := Load(write(t, "# nothing\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(DefaultGateway(), got.Gateway); d != "" || len(got.Profiles) != 0 {
+		t.Errorf("%v %s", got, d)
+	}
+}
+
+func TestLoadUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Load(filepath.Join(dir, "none.toml"))
+	if e, ok := errors.AsType[*Error](err); !ok || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(e.Error(), "none.toml: cannot be read") {
+		t.Errorf("missing file: %v", err)
+	}
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "is a folder") {
+		t.Errorf("folder: %v", err)
+	}
+	if _, err := Load(write(t, strings.Repeat("#", maxFile+1))); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("long file: %v", err)
+	}
+}
+
+func TestLoadFaults(t *testing.T) {
+	inProfile := func(s string) string { return "[profiles.work]\n" + s }
+	inCloud := func(s string) string {
+		return "[clouds.lab]\nauthority = \"https://login.example\"\ngraph = \"https://graph.example/v1.0\"\n" + s
+	}
+	tests := []struct {
+		name, content string
+		line          int
+		key           string
+		problem, hint string // what is in them
+	}{
+		{"syntax", "a = \n", 1, "", "", ""},
+		{"syntax late", "[profiles.work]\ntenant = \"a.b\"\nmailbox = \"", 3, "", "", ""},
+		{"not text", "\x00\xff\xfe", 1, "", "", ""},
+		{"twice", "[profiles.work]\ntenant = \"a.b\"\ntenant = \"a.b\"", 3, "", "", ""},
+		{"unknown", inProfile("mailbox = \"a@b\"\nclientid = \"x\""), 3, "profiles.work.clientid", "unknown key", "did you mean client_id?"},
+		{"unknown, nothing close", inProfile("shade = \"red\""), 2, "profiles.work.shade", "unknown key", "known here: allow"},
+		{"unknown table", "\n[profile.work]\ntenant = \"a.b\"", 2, "profile", "unknown key", "did you mean profiles?"},
+		{"other case", inProfile("Tenant = \"a.b\""), 2, "profiles.work.Tenant", "unknown key", "did you mean tenant?"},
+		{"outside", "tenant = \"a.b\"", 1, "tenant", "unknown key", "belongs under [profiles.NAME]"},
+		{"inline", "profiles.work = { tenant = \"a.b\", tennant = 1 }", 1, "profiles.work.tennant", "unknown key", "did you mean tenant?"},
+		{"nested too deep", inProfile("[profiles.work.more]\nx = 1"), 2, "profiles.work.more", "unknown key", ""},
+		{"type", inProfile("allow = \"imap\""), 2, "profiles.work.allow", "must be a list of strings", ""},
+		{"type in list", inProfile("allow = [1]"), 2, "profiles.work.allow", "must be a list of strings", ""},
+		{"type number", inProfile("tenant = 5"), 2, "profiles.work.tenant", "must be a string in quotes", ""},
+		{"type date", inProfile("expires = 2027-05-01"), 2, "profiles.work.expires", "must be a string in quotes", ""},
+		{"type table", "gateway = 5", 1, "gateway", "must be a table", ""},
+		{"tables in a list", "[[profiles]]\ntenant = \"a.b\"", 1, "", "", ""},
+		{"name", "[profiles.\"a b\"]\n", 1, "profiles.a b", "not a good name", "letters"},
+		{"name with dot first", "\n[profiles.\"..\"]\n", 2, "profiles...", "not a good name", ""},
+		{"default", "\ndefault_profile = \"wrk\"\n[profiles.work]", 2, "default_profile", `no profile "wrk"`, "did you mean work?"},
+		{"tenant", inProfile("tenant = \"contoso\""), 2, "profiles.work.tenant", "neither a GUID nor a domain", "contoso.onmicrosoft.com"},
+		{"tenant common", inProfile("tenant = \"common\""), 2, "profiles.work.tenant", "many tenants", ""},
+		{"client id", inProfile("client_id = \"123\""), 2, "profiles.work.client_id", "not a GUID", ""},
+		{"mailbox", inProfile("mailbox = \"alice\""), 2, "profiles.work.mailbox", "not a mail address", ""},
+		{"backing", inProfile("backing = \"certficate\""), 2, "profiles.work.backing", "not one of", "did you mean certificate?"},
+		{"allow", inProfile("allow = [\"imap\",\n \"pop\"]"), 2, "profiles.work.allow", `"pop" is not one of`, "did you mean pop3?"},
+		{"allow nothing", inProfile("allow = []"), 2, "profiles.work.allow", "is empty", ""},
+		{"allow twice", inProfile("allow = [\"imap\", \"imap\"]"), 2, "profiles.work.allow", "twice", ""},
+		{"expires", inProfile("expires = \"180\""), 2, "profiles.work.expires", "not a duration", "180d"},
+		{"keychain", inProfile("keychain = \"plain\""), 2, "profiles.work.keychain", "not one of", "known: system, file"},
+		{"cloud", inProfile("cloud = \"us-gov\""), 2, "profiles.work.cloud", "no cloud", "did you mean usgov?"},
+		{"dotted name", "[profiles.x]\n[profiles.\"a.b\"]\ntenant = \"x\"", 3, "profiles.a.b.tenant", "neither", ""},
+		{"cloud without authority", "\n[clouds.lab]\ngraph = \"https://graph.example\"", 2, "clouds.lab.authority", "is missing", ""},
+		{"cloud built in", inCloud("[clouds.global]\nauthority = \"https://a.example\"\ngraph = \"https://b.example\""), 4, "clouds.global", "built-in", ""},
+		{"http", "[clouds.lab]\nauthority = \"http://login.example\"\ngraph = \"https://g.example\"", 2, "clouds.lab.authority", "in clear", "https"},
+		{"no scheme", "[clouds.lab]\nauthority = \"login.example\"\ngraph = \"https://g.example\"", 2, "clouds.lab.authority", "not a URL", ""},
+		{"ftp", "[clouds.lab]\nauthority = \"ftp://login.example\"\ngraph = \"https://g.example\"", 2, "clouds.lab.authority", "https://", ""},
+		{"query", "[clouds.lab]\nauthority = \"https://a.example?x\"\ngraph = \"https://g.example\"", 2, "clouds.lab.authority", "more than", ""},
+		{"endpoint scheme", inCloud("imap = \"smtp://h.example\""), 4, "clouds.lab.imap", "not a scheme for imap", "imaps://"},
+		{"endpoint port", inCloud("imap = \"imaps://h.example:99999\""), 4, "clouds.lab.imap", "not the URL", ""},
+		{"endpoint path", inCloud("smtp = \"smtp://h.example/x\""), 4, "clouds.lab.smtp", "more than", ""},
+		{"endpoint host", inCloud("smtp = \"smtp://\""), 4, "clouds.lab.smtp", "not the URL", ""},
+		{"resource", inCloud("exchange_resource = \"https://o.example/.default\""), 4, "clouds.lab.exchange_resource", "scope", ""},
+		{"listen", "[gateway]\nimap = \"1993\"", 2, "gateway.imap", "not host:port", ""},
+		{"listen port", "[gateway]\nimap = \"127.0.0.1:imap\"", 2, "gateway.imap", "not a port", ""},
+		{"certificate alone", "[gateway]\ntls_cert = \"a\"", 2, "gateway.tls_cert", "no tls_key", ""},
+		{"key alone", "[gateway]\ntls_key = \"a\"", 2, "gateway.tls_key", "no tls_cert", ""},
+		{"revalidate", "[gateway]\nrevalidate = \"10ms\"", 2, "gateway.revalidate", "not a duration", ""},
+		{"revalidate never", "[gateway]\nrevalidate = \"0s\"", 2, "gateway.revalidate", "no time at all", ""},
+		{"first of several", inProfile("tenant = \"x\"\nmailbox = \"y\""), 2, "profiles.work.tenant", "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			name := write(t, tt.content)
+			_, err := Load(name)
+			e, ok := errors.AsType[*Error](err)
+			if !ok {
+				t.Fatalf("Load gave %v", err)
+			}
+			if e.Path != name || e.Line != tt.line || !strings.Contains(e.Problem, tt.problem) || !strings.Contains(e.Hint, tt.hint) || e.Problem == "" {
+				t.Errorf("got %+v", e)
+			}
+			if tt.key != "" && e.Key != tt.key {
+				t.Errorf("key %q, not %q", e.Key, tt.key)
+			}
+		})
+	}
+}
+
+func TestNoPasswordInError(t *testing.T) {
+	_, err := Load(write(t, "[clouds.lab]\nauthority = \"https://me:hunter2@ho st\"\ngraph = \"https://g.example\"\n"))
+	e, ok := errors.AsType[*Error](err)
+	if !ok || strings.Contains(e.Error()+e.Hint, "hunter2") {
+		t.Error(err)
+	}
+}
+
+func TestOtherResource(t *testing.T) {
+	cfg, err := Load(write(t, "[clouds.lab]\nauthority = \"http://[::1]:1\"\ngraph = \"http://localhost:2/v1.0/\"\nexchange_resource = \"https://mail.example\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cfg.Clouds["lab"]
+	if c.ExchangeDelegated != "https://mail.example" || c.Graph != "http://localhost:2/v1.0" || c.IMAP != (Endpoint{}) {
+		t.Errorf("%+v", c)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	for _, s := range []string{full, "", "a", "[profiles.work]\nallow = [\"x\"]", "[[profiles]]", "profiles = []",
+		"\"a\\u0000b\" = 1", "[clouds.\"\"]", "profiles.a.b.c = 1", "gateway = { imap = \"\" }", "\xff", "\r\n\r\n[x", "a = \"\"\"\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := parse("/etc/o365pw.toml", data)
+		if err == nil {
+			for name, p := range cfg.Profiles {
+				if p.Name != name || p.Cloud.Authority == "" || len(p.Allow) == 0 {
+					t.Errorf("incomplete profile %+v", p)
+				}
+			}
+			return
+		}
+		e, ok := errors.AsType[*Error](err)
+		if !ok || e.Line < 1 || e.Line > strings.Count(string(data), "\n")+1 || e.Problem == "" {
+			t.Errorf("%#v", err)
+		}
+	})
+}

@@ -1,0 +1,287 @@
+package gateway
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/secret"
+	"github.com/o365pw/o365pw/pkg/xoauth2"
+)
+
+// Limits on what an upstream may send before the client is signed in.
+const (
+	imapMaxResponse  = 64 << 10
+	imapMaxResponses = 200
+)
+
+// imapUpstream signs in at the upstream: one round trip for XOAUTH2, one to
+// see that the mailbox is there. Exchange accepts a token for a mailbox that
+// it then does not open; it says so to the first command ("User is
+// authenticated but not connected"), which hence must not be the client's.
+func imapUpstream(ctx context.Context, u *upstream, mailbox string, token secret.Text) (string, error) {
+	d := &imapDialog{u: u, mailbox: mailbox}
+	if err := d.greeting(); err != nil {
+		return "", err
+	}
+	if !u.inTLS {
+		if err := d.startTLS(ctx); err != nil {
+			return "", err
+		}
+	}
+	if err := d.authenticate(token); err != nil {
+		return "", err
+	}
+	if err := d.probe(); err != nil {
+		return "", err
+	}
+	list := imapPassedOn(d.capabilities)
+	if len(list) == 0 {
+		return "OK signed in", nil
+	}
+	return "OK [CAPABILITY " + strings.Join(list, " ") + "] signed in", nil
+}
+
+// imapPassedOn are the upstream's capabilities that hold for the client: not
+// those about signing in, and not COMPRESS, which would hide from the gateway
+// where a response ends.
+func imapPassedOn(all []string) []string {
+	return slices.DeleteFunc(slices.Clone(all), func(c string) bool {
+		c = strings.ToUpper(c)
+		return strings.HasPrefix(c, "AUTH=") || strings.HasPrefix(c, "COMPRESS=") ||
+			slices.Contains([]string{"SASL-IR", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "UNAUTHENTICATE"}, c)
+	})
+}
+
+// imapDialog is the gateway as a client of the upstream.
+type imapDialog struct {
+	u            *upstream
+	mailbox      string
+	capabilities []string // as announced last; nil: not yet
+}
+
+// unavailable is a refusal for what a later attempt may not meet.
+func (d *imapDialog) unavailable(step string, err error) error {
+	return &Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %s: %w", d.u.address, step, err)}
+}
+
+func (d *imapDialog) greeting() error {
+	r, err := d.read()
+	if err != nil {
+		return d.unavailable("greeting", err)
+	}
+	if r.tag != "*" || r.status != "OK" {
+		return d.unavailable("greeting", r.unexpected())
+	}
+	d.note(r)
+	return nil
+}
+
+func (d *imapDialog) startTLS(ctx context.Context) error {
+	if err := d.u.send("g0 STARTTLS\r\n"); err != nil {
+		return d.unavailable("STARTTLS", err)
+	}
+	rs, err := d.finish(nil, "g0")
+	if err == nil && rs[0].status != "OK" {
+		err = rs[0].unexpected()
+	}
+	if err == nil {
+		err = d.u.startTLS(ctx)
+	}
+	if err != nil {
+		return d.unavailable("STARTTLS", err)
+	}
+	d.capabilities = nil // said in clear (RFC 9051 section 6.2.1)
+	return nil
+}
+
+// authenticate sends the token with the command (RFC 4959). Exchange announces
+// nothing in its greeting and offers SASL-IR, so that is what silence means.
+func (d *imapDialog) authenticate(token secret.Text) error {
+	if d.capabilities != nil && !d.has("AUTH=XOAUTH2") {
+		return d.unavailable("sign-in", errors.New("it does not offer AUTH=XOAUTH2: is this the right server?"))
+	}
+	raw, err := xoauth2.InitialResponse(d.mailbox, token)
+	if err != nil {
+		return &Refusal{Reason: Policy, Err: fmt.Errorf("sign in to %s: %w", d.u.address, err)}
+	}
+	response := base64.StdEncoding.EncodeToString(raw)
+	lines := []string{""} // answers to challenges: an error one is answered by an empty line
+	command := "g1 AUTHENTICATE " + xoauth2.Mechanism
+	if d.capabilities == nil || d.has("SASL-IR") {
+		command += " " + response
+	} else {
+		lines = []string{response, ""}
+	}
+	if err := d.u.send(command + "\r\n"); err != nil {
+		return d.unavailable("AUTHENTICATE", err)
+	}
+	d.capabilities = nil
+	rs, err := d.finish(func() error {
+		if len(lines) == 0 {
+			return errors.New("one challenge too many")
+		}
+		line := lines[0]
+		lines = lines[1:]
+		return d.u.send(line + "\r\n")
+	}, "g1")
+	if err != nil {
+		return d.unavailable("AUTHENTICATE", err)
+	}
+	return d.judge("AUTHENTICATE", rs[0])
+}
+
+// probe asks for the capabilities after sign-in and for the mailbox.
+func (d *imapDialog) probe() error {
+	if err := d.u.send("g2 CAPABILITY\r\ng3 STATUS INBOX (UIDNEXT)\r\n"); err != nil {
+		return d.unavailable("STATUS INBOX", err)
+	}
+	rs, err := d.finish(nil, "g2", "g3")
+	if err != nil {
+		return d.unavailable("STATUS INBOX", err)
+	}
+	return cmp.Or(d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0]))
+}
+
+// imapBackoff is how Exchange asks to be left alone.
+var imapBackoff = regexp.MustCompile(`(?i)suggested backoff time: (\d{1,9}) milliseconds`)
+
+// judge makes a Refusal of a command's final answer, if it was refused.
+//
+// The person's app password is right at this point, and no code may make a
+// mail program throw it away: AUTHENTICATIONFAILED and AUTHORIZATIONFAILED
+// would. Who can mend a refused token is the administrator, hence Policy.
+func (d *imapDialog) judge(step string, r imapResponse) error {
+	if r.status == "OK" {
+		return nil
+	}
+	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), limited(r.status+" "+r.text, 200))
+	if m := imapBackoff.FindStringSubmatch(r.text); m != nil {
+		ms, _ := strconv.Atoi(m[1])
+		return &Refusal{Reason: Unavailable, Public: "the mail server asks for a pause; try again later",
+			Err: fmt.Errorf("%w: %w", said, &throttledError{time.Duration(ms) * time.Millisecond})}
+	}
+	code, _, _ := strings.Cut(strings.ToUpper(r.code), " ")
+	lower := strings.ToLower(r.text)
+	switch {
+	case strings.Contains(lower, "throttled"), slices.Contains([]string{"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG"}, code):
+		return &Refusal{Reason: Unavailable, Err: said}
+	case strings.Contains(lower, "not connected"):
+		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not open the mailbox " + d.mailbox + " for it; ask your administrator",
+			Err: fmt.Errorf("%w: the token is good, but the mailbox is closed to it: give the service principal FullAccess (Add-MailboxPermission), switch IMAP on (Set-CASMailbox -ImapEnabled $true), and check that the mailbox is in Exchange Online under this address", said)}
+	case step == "AUTHENTICATE" && r.status == "NO":
+		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it open " + d.mailbox + "; ask your administrator",
+			Err: fmt.Errorf("%w: check that the service principal is registered in Exchange by the object id of the enterprise application (New-ServicePrincipal), has FullAccess on the mailbox (Add-MailboxPermission) and the permission IMAP.AccessAsApp, and that IMAP is on (Set-CASMailbox -ImapEnabled $true)", said)}
+	}
+	return &Refusal{Reason: Unavailable, Err: said}
+}
+
+// finish reads until all tags have been answered, and returns the answers in
+// the order of tags. challenge answers a continuation request.
+func (d *imapDialog) finish(challenge func() error, tags ...string) ([]imapResponse, error) {
+	answers := make([]imapResponse, len(tags))
+	missing := len(tags)
+	for range imapMaxResponses {
+		r, err := d.read()
+		if err != nil {
+			return nil, err
+		}
+		i := slices.Index(tags, r.tag)
+		switch {
+		case r.tag == "*" && r.status == "BYE":
+			return nil, r.unexpected()
+		case r.tag == "*":
+			d.note(r)
+		case r.tag == "+" && challenge != nil:
+			if err := challenge(); err != nil {
+				return nil, err
+			}
+		case i >= 0 && answers[i].tag == "" && slices.Contains([]string{"OK", "NO", "BAD"}, r.status):
+			d.note(r)
+			answers[i] = r
+			if missing--; missing == 0 {
+				return answers, nil
+			}
+		default:
+			return nil, r.unexpected()
+		}
+	}
+	return nil, fmt.Errorf("more than %d responses without an answer", imapMaxResponses)
+}
+
+// note keeps the capabilities that a response announces.
+func (d *imapDialog) note(r imapResponse) {
+	list := r.code
+	if r.tag == "*" && r.status == "CAPABILITY" {
+		list = "CAPABILITY " + r.text
+	}
+	words := strings.Fields(list)
+	if len(words) == 0 || !strings.EqualFold(words[0], "CAPABILITY") {
+		return
+	}
+	d.capabilities = slices.DeleteFunc(words[1:], func(w string) bool {
+		return len(w) > 64 || strings.ContainsFunc(w, func(r rune) bool { return !isAtomChar(r) })
+	})
+}
+
+func (d *imapDialog) has(capability string) bool {
+	return slices.ContainsFunc(d.capabilities, func(c string) bool { return strings.EqualFold(c, capability) })
+}
+
+func (d *imapDialog) read() (imapResponse, error) {
+	unit, _, err := readUnit(d.u.in, imapMaxResponse, func([]byte, int64, bool) (bool, error) { return true, nil })
+	if errors.Is(err, io.EOF) {
+		return imapResponse{}, errors.New("it closed the connection")
+	}
+	if err != nil {
+		return imapResponse{}, err
+	}
+	return parseIMAPResponse(unit)
+}
+
+// imapResponse is one line from the upstream (RFC 9051 section 7).
+type imapResponse struct {
+	tag    string // "*", "+" or a command's
+	status string // OK, NO, BAD, BYE, or the name of an untagged response, in upper case; "" after "+"
+	code   string // between the brackets of a status response
+	text   string // the rest
+}
+
+// parseIMAPResponse takes a response apart. A line that is none is an error
+// that quotes its beginning.
+func parseIMAPResponse(unit []byte) (imapResponse, error) {
+	line := withoutEOL(unit)
+	if rest, ok := bytes.CutPrefix(line, []byte("+")); ok {
+		return imapResponse{tag: "+", text: string(bytes.TrimPrefix(rest, []byte(" ")))}, nil
+	}
+	tag, rest, _ := bytes.Cut(line, []byte(" "))
+	name, text, _ := bytes.Cut(rest, []byte(" "))
+	valid := len(name) > 0 && !bytes.ContainsFunc(name, func(r rune) bool { return !isAtomChar(r) })
+	if string(tag) != "*" {
+		valid = valid && len(tag) > 0 && !bytes.ContainsFunc(tag, func(r rune) bool { return !isTagChar(r) })
+	}
+	if !valid {
+		return imapResponse{}, fmt.Errorf("not an IMAP response: %q", limited(string(line), 100))
+	}
+	r := imapResponse{tag: string(tag), status: strings.ToUpper(string(name)), text: string(text)}
+	if slices.Contains([]string{"OK", "NO", "BAD", "BYE", "PREAUTH"}, r.status) && strings.HasPrefix(r.text, "[") {
+		if code, text, ok := strings.Cut(r.text[1:], "]"); ok {
+			r.code, r.text = code, strings.TrimPrefix(text, " ")
+		}
+	}
+	return r, nil
+}
+
+// unexpected is the error for a response that has no place where it came.
+func (r imapResponse) unexpected() error {
+	return fmt.Errorf("unexpected answer %q", limited(strings.TrimSpace(r.tag+" "+r.status+" "+r.text), 200))
+}

@@ -1,0 +1,338 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Server is the gateway. Backend must be set; every other field may be zero.
+// The fields are read-only once [Server.Serve] runs.
+type Server struct {
+	// Backend judges the sign-ins.
+	Backend Backend
+
+	// TLS is the gateway's own certificate and settings, for clients that use
+	// implicit TLS or STARTTLS. TLS 1.2 is the least that is spoken. Nil means
+	// clear text only, which is of use on loopback addresses alone.
+	TLS *tls.Config
+
+	// Revalidate is how often each backing credential with open sessions is
+	// checked where it comes from. 0: 60 s.
+	Revalidate time.Duration
+
+	// Log gets one line for each sign-in, refusal and end of a session. Nil:
+	// nowhere.
+	Log *slog.Logger
+
+	// Dial connects to the upstream. Nil: a net.Dialer, which tries every
+	// address of the host.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// GreetAfter is how long a new connection may be silent before it is
+	// greeted in clear. 0: 400 ms. See greet for what hangs on it.
+	GreetAfter time.Duration
+
+	// SignInTimeout is how long a client has to sign in, not counting the
+	// time that the upstream takes. 0: 2 minutes.
+	SignInTimeout time.Duration
+
+	// UpstreamTimeout is how long a token, the connection to the upstream and
+	// its sign-in may take together. 0: 30 s.
+	UpstreamTimeout time.Duration
+
+	// IdleTimeout ends a session in which neither side has sent anything for
+	// so long. 0: 35 minutes; RFC 9051 section 5.4 asks for 30, and clients
+	// in IDLE speak up every 29 (RFC 2177).
+	IdleTimeout time.Duration
+
+	// DrainTimeout is how long Serve waits for its sessions to end once its
+	// context has ended, before their connections are simply closed. 0: 5 s.
+	DrainTimeout time.Duration
+
+	// SignInAttempts is how many sign-ins may be refused on one connection
+	// before it is closed. 0: 3.
+	SignInAttempts int
+
+	// MaxPending is how many connections may be open that have not signed in;
+	// further ones are closed at once. 0: 2000.
+	MaxPending int
+
+	backoff backoff
+	tls     *tls.Config // TLS, with a least version
+
+	mu        sync.Mutex // guards what follows, and grant and since of each session
+	started   time.Time
+	listeners map[Protocol]string
+	sessions  map[*session]bool // every connection; true once signed in
+	pending   int               // connections not signed in
+	lastID    uint64
+}
+
+func (s *Server) revalidateEvery() time.Duration { return cmp.Or(s.Revalidate, time.Minute) }
+func (s *Server) greetAfter() time.Duration      { return cmp.Or(s.GreetAfter, 400*time.Millisecond) }
+func (s *Server) signInTimeout() time.Duration   { return cmp.Or(s.SignInTimeout, 2*time.Minute) }
+func (s *Server) upstreamTimeout() time.Duration { return cmp.Or(s.UpstreamTimeout, 30*time.Second) }
+func (s *Server) idleTimeout() time.Duration     { return cmp.Or(s.IdleTimeout, 35*time.Minute) }
+func (s *Server) drainTimeout() time.Duration    { return cmp.Or(s.DrainTimeout, 5*time.Second) }
+func (s *Server) signInAttempts() int            { return cmp.Or(s.SignInAttempts, 3) }
+func (s *Server) maxPending() int                { return cmp.Or(s.MaxPending, 2000) }
+func (s *Server) log() *slog.Logger              { return cmp.Or(s.Log, slog.New(slog.DiscardHandler)) }
+
+// Serve accepts mail clients until ctx ends, then drains: the listeners are
+// closed, every session is told BYE, and Serve returns when all have ended, or
+// DrainTimeout later. It closes the listeners in any case. It returns nil after
+// a drain, and an error when it cannot begin (no backend, no such protocol,
+// already called) or when sessions had to be given up. Serve may be called once.
+func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener) error {
+	parent := ctx
+	ctx, stop := context.WithCancelCause(parent)
+	defer stop(nil)
+	closeAll := func() {
+		for _, ln := range listeners {
+			_ = ln.Close()
+		}
+	}
+	defer closeAll()
+	if err := s.begin(listeners); err != nil {
+		return err
+	}
+	unlisten := whenDone(ctx, closeAll)
+
+	var accepting, serving sync.WaitGroup
+	for name, ln := range listeners {
+		accepting.Go(func() {
+			if err := s.accept(ctx, name, ln, &serving); err != nil {
+				stop(err)
+			}
+		})
+	}
+	serving.Go(func() { s.revalidate(ctx) })
+
+	<-ctx.Done() // which every session's context ends with
+	unlisten()
+	accepting.Wait()
+	if err := s.drain(&serving); err != nil {
+		return err
+	}
+	if parent.Err() == nil {
+		return context.Cause(ctx) // a listener failed
+	}
+	return nil
+}
+
+// begin checks what Serve was given.
+func (s *Server) begin(listeners map[Protocol]net.Listener) error {
+	if s.Backend == nil {
+		return errors.New("gateway: no backend")
+	}
+	if len(listeners) == 0 {
+		return errors.New("gateway: nothing to listen on")
+	}
+	addresses := map[Protocol]string{}
+	for name, ln := range listeners {
+		if _, ok := protocols[name]; !ok {
+			return fmt.Errorf("gateway: protocol %q is not served", name)
+		}
+		addresses[name] = ln.Addr().String()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions != nil {
+		return errors.New("gateway: Serve was called before")
+	}
+	if s.TLS != nil {
+		s.tls = s.TLS.Clone()
+		s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12)
+	}
+	s.started, s.listeners, s.sessions = time.Now().UTC(), addresses, map[*session]bool{}
+	return nil
+}
+
+// accept takes connections from ln until ctx ends or ln is closed.
+func (s *Server) accept(ctx context.Context, name Protocol, ln net.Listener, serving *sync.WaitGroup) error {
+	var pause time.Duration
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			if run := s.admit(ctx, name, conn); run != nil {
+				serving.Go(run)
+			}
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("listen for %s on %s: %w", name, ln.Addr(), err)
+		default:
+			// Out of descriptors or memory, or a client gone before it was
+			// accepted: none of these lasts, and none ends the gateway.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.log().Warn("cannot accept a connection", "protocol", string(name), "cause", err, "pause", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+		}
+	}
+}
+
+// admit makes a session of a new connection, unless too many wait already, and
+// returns what runs it.
+func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run func()) {
+	c := newClient(conn)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending >= s.maxPending() {
+		s.log().Warn("connection refused: too many are waiting to sign in", "protocol", string(name), "remote", c.remote.String(), "limit", s.maxPending())
+		_ = conn.Close()
+		return nil
+	}
+	s.pending++
+	s.lastID++
+	ctx, end := context.WithCancelCause(ctx)
+	sess := &session{
+		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, end: end, done: make(chan struct{}),
+		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()),
+	}
+	s.sessions[sess] = false
+	return func() {
+		defer end(nil)
+		defer s.remove(sess)
+		sess.run(ctx)
+	}
+}
+
+// register makes a connection a signed-in session, which Recheck and the
+// revalidation see from now on.
+func (s *Server) register(sess *session, grant Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sess.grant, sess.since = grant, time.Now().UTC()
+	s.sessions[sess] = true
+	s.pending--
+}
+
+// unregister takes register back.
+func (s *Server) unregister(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions[sess] = false
+	s.pending++
+}
+
+// remove forgets a connection.
+func (s *Server) remove(sess *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.sessions[sess] {
+		s.pending--
+	}
+	delete(s.sessions, sess)
+}
+
+// live is a signed-in session with its grant.
+type live struct {
+	*session
+	grant Grant
+}
+
+// signedIn lists the signed-in sessions.
+func (s *Server) signedIn() []live {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []live
+	for sess, in := range s.sessions {
+		if in {
+			list = append(list, live{sess, sess.grant})
+		}
+	}
+	return list
+}
+
+// drain waits for the sessions, whose context has ended, and closes what is
+// left after DrainTimeout.
+func (s *Server) drain(serving *sync.WaitGroup) error {
+	finished := make(chan struct{})
+	go func() {
+		serving.Wait()
+		close(finished)
+	}()
+	for range 2 {
+		select {
+		case <-finished:
+			return nil
+		case <-time.After(s.drainTimeout()):
+		}
+		s.mu.Lock()
+		for sess := range s.sessions {
+			_ = sess.client.raw.Close()
+		}
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Errorf("gateway: %d sessions did not end within %s", len(s.sessions), 2*s.drainTimeout())
+}
+
+// Recheck asks [Backend.Allowed] of every session and closes those that are
+// refused. It returns when they are closed, which takes a second at most. Call
+// it when the registry has changed.
+func (s *Server) Recheck() {
+	var closing []live
+	for _, sess := range s.signedIn() {
+		err := s.Backend.Allowed(sess.grant)
+		if r, ok := ends(err); ok {
+			sess.end(&ending{public: r.public(), cause: r})
+			closing = append(closing, sess)
+		} else if err != nil {
+			s.log().Error("cannot tell whether an app password still holds; its session goes on",
+				"app_password", sess.grant.Name, "id", sess.grant.ID, "cause", err)
+		}
+	}
+	await(closing)
+}
+
+// await returns when the sessions have ended, or as soon as they should have.
+func await(closing []live) {
+	limit := time.NewTimer(time.Second)
+	defer limit.Stop()
+	for _, sess := range closing {
+		select {
+		case <-sess.done:
+		case <-limit.C:
+			return
+		}
+	}
+}
+
+// Sessions lists the signed-in clients, the oldest first. The slice is never nil.
+func (s *Server) Sessions() []Session {
+	list := []Session{}
+	s.mu.Lock()
+	for sess, in := range s.sessions {
+		if in {
+			list = append(list, sess.info())
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b Session) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Status describes the running gateway; Version is left for the caller to set.
+func (s *Server) Status() Status {
+	sessions := s.Sessions()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Status{PID: os.Getpid(), Started: s.started, Listeners: maps.Clone(s.listeners), Sessions: sessions}
+}

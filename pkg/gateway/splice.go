@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+)
+
+// bufferSize is how much is passed on in one go: two TLS records.
+const bufferSize = 32 << 10
+
+// buffers are shared by all sessions.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// leaveTime is how long a client that has half-closed is still served while
+// nothing comes from the upstream.
+const leaveTime = time.Minute
+
+// lastWords is how long an upstream that takes nothing more may still speak.
+const lastWords = 5 * time.Second
+
+// splice passes bytes both ways, what was read ahead first, until the upstream
+// ends, either side fails, or ctx does. The client's end of file is passed on
+// as a half-close: what it asked for before is still answered. The error says
+// why it ended; nil is the client's end.
+func (s *session) splice(ctx context.Context, up *upstream) error {
+	stop := whenDone(ctx, up.close)
+	defer stop()
+	var fromClient error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		fromClient = s.guard(func() error { return s.copyUp(up) })
+		switch {
+		case fromClient == nil:
+			s.leaving.Store(true)
+			s.idle.Reset(leaveTime)
+			up.closeWrite()
+		case isReadError(fromClient):
+			up.close()
+		default:
+			// The upstream takes no more. What it said before, why for
+			// instance, is still passed on.
+			up.raw.hurry(time.Now().Add(lastWords))
+		}
+	})
+	fromUpstream := s.guard(func() error { return s.copyDown(up) })
+	s.client.interrupt()
+	up.close()
+	wg.Wait()
+
+	switch {
+	case isReadError(fromClient) && !errors.Is(fromClient, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the client's connection was lost: %w", fromClient)
+	case s.leaving.Load():
+		return nil
+	case errors.Is(fromUpstream, io.EOF):
+		return errUpstreamEnded
+	case isReadError(fromUpstream):
+		return &ending{public: "the connection to the mail server was lost", cause: fmt.Errorf("upstream %s: %w", up.address, fromUpstream)}
+	}
+	return fromUpstream
+}
+
+// errUpstreamEnded is how sessions end that the client does not end.
+var errUpstreamEnded = errors.New("the upstream ended the session")
+
+// copyUp passes on what the client sends, until its end of file.
+func (s *session) copyUp(up *upstream) error {
+	err := s.copy(up.conn, s.client.conn, s.client.in, func(n int) { s.up.Add(int64(n)) })
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// copyDown passes on what the upstream sends, until it ends.
+func (s *session) copyDown(up *upstream) error {
+	return s.copy(s.client, up.conn, up.in, func(n int) { s.down.Add(int64(n)) })
+}
+
+// readError is an error of the side that is read from.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }
+
+func isReadError(err error) bool {
+	_, ok := errors.AsType[*readError](err)
+	return ok
+}
+
+// copy passes on what ahead has read from src, then the rest of src. It always
+// returns an error; one in reading is a *readError.
+func (s *session) copy(dst io.Writer, src io.Reader, ahead *bufio.Reader, count func(int)) error {
+	buffer := buffers.Get().(*[bufferSize]byte)
+	defer buffers.Put(buffer)
+	if n := ahead.Buffered(); n > 0 {
+		src = io.MultiReader(io.LimitReader(ahead, int64(n)), src)
+	}
+	for {
+		n, err := src.Read(buffer[:])
+		if n > 0 {
+			s.active.Store(time.Now().UnixNano())
+			written, err := dst.Write(buffer[:n])
+			count(written)
+			if err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			// Many peers end TLS without its close_notify, which costs
+			// nothing here: IMAP ends by its own words.
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = io.EOF
+			}
+			return &readError{err}
+		}
+	}
+}

@@ -1,0 +1,39 @@
+package gateway
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Session is one signed-in mail client, as it is at the moment of asking.
+type Session struct {
+	ID        uint64         `json:"id"` // unique while the gateway runs
+	Protocol  Protocol       `json:"protocol"`
+	Remote    netip.AddrPort `json:"remote"`
+	TLS       bool           `json:"tls"`
+	AppID     string         `json:"appPasswordId"`
+	Name      string         `json:"appPassword"`
+	Profile   string         `json:"profile"`
+	Mailbox   string         `json:"mailbox"`
+	Since     time.Time      `json:"since"`     // of the sign-in, UTC
+	BytesUp   int64          `json:"bytesUp"`   // from the client to the upstream
+	BytesDown int64          `json:"bytesDown"` // from the upstream to the client
+}
+
+// Status is what a running gateway says about itself over its control socket.
+type Status struct {
+	Version   string              `json:"version"`
+	PID       int                 `json:"pid"`
+	Started   time.Time           `json:"started"`   // UTC
+	Listeners map[Protocol]string `json:"listeners"` // protocol to host:port
+	Sessions  []Session           `json:"sessions"`  // the oldest first; never null
+}
+
+// info describes a signed-in session. Server.mu is held.
+func (s *session) info() Session {
+	return Session{
+		ID: s.id, Protocol: s.name, Remote: s.client.remote, TLS: s.client.tls,
+		AppID: s.grant.ID, Name: s.grant.Name, Profile: s.grant.Profile, Mailbox: s.grant.Mailbox,
+		Since: s.since, BytesUp: s.up.Load(), BytesDown: s.down.Load(),
+	}
+}

@@ -1,0 +1,182 @@
+package gateway
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// upstream is the connection to the server that holds the mailbox.
+type upstream struct {
+	address string
+	config  *tls.Config // for this server by name
+	raw     *rawConn
+	conn    net.Conn // raw, or TLS over it
+	in      *bufio.Reader
+	inTLS   bool
+}
+
+// open signs in at the upstream that grant names.
+func (s *Server) open(ctx context.Context, p protocol, grant Grant) (up *upstream, welcome string, err error) {
+	token, err := s.Backend.Token(ctx, grant)
+	if err != nil {
+		return nil, "", fmt.Errorf("access token: %w", err)
+	}
+	if err := s.backoff.check(grant); err != nil {
+		return nil, "", err
+	}
+	up, err = s.dial(ctx, grant.Upstream)
+	if err != nil {
+		return nil, "", err
+	}
+	if welcome, err = up.signIn(ctx, p, grant.Mailbox, token); err != nil {
+		s.backoff.note(grant, err)
+		up.close()
+		return nil, "", err
+	}
+	return up, welcome, nil
+}
+
+// dial connects to u and begins TLS, unless that is left to STARTTLS.
+func (s *Server) dial(ctx context.Context, u Upstream) (*upstream, error) {
+	host, _, err := net.SplitHostPort(u.Address)
+	if err != nil {
+		return nil, &Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream address %q: %w", u.Address, err)}
+	}
+	config := &tls.Config{}
+	if u.TLS != nil {
+		config = u.TLS.Clone()
+	}
+	config.ServerName = cmp.Or(config.ServerName, host)
+	config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+
+	dial := s.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	conn, err := dial(ctx, "tcp", u.Address)
+	if err != nil {
+		return nil, &Refusal{Reason: Unavailable, Err: fmt.Errorf("connect to the upstream %s: %w", u.Address, err)}
+	}
+	raw := newRawConn(conn)
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = raw.SetDeadline(deadline)
+	}
+	up := &upstream{address: u.Address, config: config, raw: raw, conn: raw, in: bufio.NewReaderSize(raw, readBuffer)}
+	if u.StartTLS {
+		return up, nil
+	}
+	if err := up.startTLS(ctx); err != nil {
+		_ = raw.Close()
+		return nil, &Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %w", u.Address, err)}
+	}
+	return up, nil
+}
+
+// startTLS makes the connection a TLS one. Anything read ahead in clear was
+// not said by the server that TLS proves to be there, and ends it
+// (CVE-2011-0411, seen from the client).
+func (u *upstream) startTLS(ctx context.Context) error {
+	if n := u.in.Buffered(); n > 0 {
+		return fmt.Errorf("%d bytes came in clear after STARTTLS", n)
+	}
+	conn := tls.Client(u.raw, u.config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return fmt.Errorf("TLS handshake: %w: set ca_file in the cloud's configuration if the server has a private CA", err)
+		}
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	u.conn, u.inTLS = conn, true
+	u.in = bufio.NewReaderSize(conn, readBuffer)
+	return nil
+}
+
+// signIn speaks the protocol's side of the sign-in, until ctx ends.
+func (u *upstream) signIn(ctx context.Context, p protocol, mailbox string, token secret.Text) (welcome string, err error) {
+	stop := whenDone(ctx, func() { _ = u.raw.Close() })
+	welcome, err = p.upstream(ctx, u, mailbox, token)
+	if ended := stop(); ended {
+		err = cmp.Or(err, error(&Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %w", u.address, context.Cause(ctx))}))
+	}
+	_ = u.raw.SetDeadline(time.Time{})
+	return welcome, err
+}
+
+// send writes a command.
+func (u *upstream) send(line string) error {
+	_, err := u.conn.Write([]byte(line))
+	return err
+}
+
+// closeWrite passes on the client's half-close.
+func (u *upstream) closeWrite() {
+	if conn, ok := u.conn.(*tls.Conn); ok {
+		_ = conn.CloseWrite()
+	}
+	_ = u.raw.CloseWrite()
+}
+
+// close ends the connection now. It may be called often, from any goroutine.
+func (u *upstream) close() {
+	u.raw.hurry(time.Now().Add(farewellTime))
+	_ = u.conn.Close()
+}
+
+// throttledError is an upstream's request to stay away for a while.
+type throttledError struct{ wait time.Duration }
+
+func (e *throttledError) Error() string {
+	return fmt.Sprintf("the upstream throttles this mailbox and asks for %s of rest", e.wait)
+}
+
+// backoff remembers which mailboxes their upstream asked to leave alone. The
+// zero value is ready.
+type backoff struct {
+	mu    sync.Mutex
+	until map[string]time.Time
+}
+
+// maxBackoff bounds what an upstream can ask for.
+const maxBackoff = 10 * time.Minute
+
+func (b *backoff) key(g Grant) string { return g.Upstream.Address + " " + g.Mailbox }
+
+// check refuses while the mailbox is to be left alone.
+func (b *backoff) check(g Grant) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	wait := time.Until(b.until[b.key(g)])
+	if wait <= 0 {
+		return nil
+	}
+	return &Refusal{Reason: Unavailable, Public: "the mail server asks for a pause; try again later",
+		Err: &throttledError{wait.Round(time.Second)}}
+}
+
+// note keeps the wait that err asks for, if it does.
+func (b *backoff) note(g Grant, err error) {
+	throttled, ok := errors.AsType[*throttledError](err)
+	if !ok {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.until == nil {
+		b.until = map[string]time.Time{}
+	}
+	for key, until := range b.until {
+		if time.Until(until) <= 0 {
+			delete(b.until, key)
+		}
+	}
+	b.until[b.key(g)] = time.Now().Add(min(throttled.wait, maxBackoff))
+}

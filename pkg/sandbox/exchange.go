@@ -1,0 +1,244 @@
+package sandbox
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-imap/v2/imapserver"
+)
+
+// exchange is what the protocols of Exchange Online have in common: the
+// mailboxes, the connections, and who is signed in. Each protocol is a
+// function that serves one connection (see imapSession), in a file of its own.
+type exchange struct {
+	s         *Server
+	mailboxes []*mailbox
+	imap      *imapserver.Server
+	pipes     *pipeListener // to imap
+
+	mu       sync.Mutex
+	conns    map[net.Conn]struct{}
+	sessions []*mailSession
+}
+
+func newExchange(s *Server) (*exchange, error) {
+	x := &exchange{s: s, conns: make(map[net.Conn]struct{})}
+	for _, m := range s.Mailboxes {
+		if x.mailbox(m.Address) != nil {
+			return nil, fmt.Errorf("two mailboxes have the address %s", m.Address)
+		}
+		box, err := newMailbox(m, s.Now())
+		if err != nil {
+			return nil, err
+		}
+		x.mailboxes = append(x.mailboxes, box)
+	}
+	x.imap = imapserver.New(&imapserver.Options{
+		NewSession: newIMAPSession,
+		Caps:       imapCaps,
+		Logger:     slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	})
+	x.pipes = newPipeListener()
+	s.wg.Go(func() { x.imap.Serve(x.pipes) })
+	s.onClose(func() {
+		x.cutAll()
+		x.pipes.Close()
+	})
+	return x, nil
+}
+
+func (x *exchange) mailbox(address string) *mailbox {
+	i := slices.IndexFunc(x.mailboxes, func(m *mailbox) bool { return sameFold(m.Address, address) })
+	if i < 0 {
+		return nil
+	}
+	return x.mailboxes[i]
+}
+
+// serve gives every connection of ln to handle, with the faults of
+// connections before it, until ln is closed.
+func (x *exchange) serve(ln net.Listener, handle func(net.Conn)) {
+	x.s.wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					x.s.Log.Error("accept", "error", err)
+				}
+				return
+			}
+			x.s.wg.Go(func() {
+				defer conn.Close()
+				if !x.track(conn) {
+					return
+				}
+				defer x.forget(conn)
+				switch f := x.s.CurrentFaults(); {
+				case f.ExchangeDown:
+				case f.ExchangeStall:
+					io.Copy(io.Discard, conn)
+				default:
+					handle(conn)
+				}
+			})
+		}
+	})
+}
+
+// track notes a connection, for cutAll, unless the server is closing.
+func (x *exchange) track(conn net.Conn) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	select {
+	case <-x.s.closing:
+		return false
+	default:
+	}
+	x.conns[conn] = struct{}{}
+	return true
+}
+
+func (x *exchange) forget(conn net.Conn) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.conns, conn)
+}
+
+// cutAll closes all connections, without a word.
+func (x *exchange) cutAll() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for conn := range x.conns {
+		conn.Close()
+	}
+}
+
+// startTLS does the server's part of a handshake, within a time limit.
+func (x *exchange) startTLS(conn net.Conn) (*tls.Conn, error) {
+	secured := tls.Server(conn, x.s.tlsConfig())
+	secured.SetDeadline(time.Now().Add(preAuthTimeout))
+	if err := secured.Handshake(); err != nil {
+		x.s.Log.Info("TLS", "error", err)
+		return nil, err
+	}
+	secured.SetDeadline(time.Time{})
+	return secured, nil
+}
+
+const (
+	preAuthTimeout = time.Minute
+	idleTimeout    = 35 * time.Minute
+)
+
+// mailSession is somebody signed in.
+type mailSession struct {
+	Session
+	mailbox *mailbox
+}
+
+// errRefused is all that Exchange says of a refused sign-in.
+var errRefused = errors.New("authentication failed")
+
+// signIn checks an XOAUTH2 response (after base64) for a protocol, named as in
+// the permissions: IMAP, POP, SMTP. The caller calls signOut at the end.
+func (x *exchange) signIn(protocol, remote string, response []byte) (*mailSession, error) {
+	address, text, err := parseXOAUTH2(response)
+	if err != nil {
+		x.s.Log.Info("sign-in refused", "protocol", protocol, "reason", err)
+		return nil, errRefused
+	}
+	refuse := func(reason string) (*mailSession, error) {
+		x.s.Log.Info("sign-in refused", "protocol", protocol, "mailbox", address, "reason", reason)
+		return nil, errRefused
+	}
+	t := x.s.token(text)
+	if t == nil {
+		return refuse("the token is unknown or expired")
+	}
+	box := x.mailbox(address)
+	switch {
+	case box == nil:
+		return refuse("no such mailbox")
+	case !x.s.opens(t, box.Address, protocol):
+		return refuse("audience, person or permission of the token")
+	case t.person == nil && (box.NoAccess || t.app != x.s.dir.mail):
+		return refuse("the application has no FullAccess")
+	}
+	now := x.s.now()
+	sess := &mailSession{
+		Session: Session{
+			Protocol: strings.ToLower(protocol), Mailbox: box.Address, ClientID: t.app.clientID,
+			Remote: remote, Since: now, Expires: t.expires,
+		},
+		mailbox: box,
+	}
+	if life := x.s.CurrentFaults().SessionLife; life > 0 && now.Add(life).Before(sess.Expires) {
+		sess.Expires = now.Add(life)
+	}
+	x.mu.Lock()
+	x.sessions = append(x.sessions, sess)
+	x.mu.Unlock()
+	return sess, nil
+}
+
+func (x *exchange) signOut(sess *mailSession) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sessions = slices.DeleteFunc(x.sessions, func(o *mailSession) bool { return o == sess })
+}
+
+func (x *exchange) list() []Session {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	var list []Session
+	for _, sess := range x.sessions {
+		list = append(list, sess.Session)
+	}
+	return list
+}
+
+// expired says whether a session's token has expired.
+func (x *exchange) expired(sess *mailSession) bool { return !x.s.now().Before(sess.Expires) }
+
+// awaitExpiry returns true once the session's token has expired, or false once
+// stop is closed.
+func (x *exchange) awaitExpiry(sess *mailSession, stop <-chan struct{}) bool {
+	for {
+		x.s.mu.Lock()
+		left, moved := sess.Expires.Sub(x.s.nowLocked()), x.s.clockMove
+		x.s.mu.Unlock()
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-time.After(left):
+		case <-moved:
+		case <-stop:
+			return false
+		}
+	}
+}
+
+// parseXOAUTH2 takes an initial client response apart:
+//
+//	"user=" address ^A "auth=Bearer " token ^A ^A
+func parseXOAUTH2(response []byte) (address, token string, err error) {
+	fields := strings.Split(string(response), "\x01")
+	if len(fields) != 4 || fields[2] != "" || fields[3] != "" {
+		return "", "", errors.New("the XOAUTH2 response is not two fields that end in ^A, and ^A")
+	}
+	address, ok1 := strings.CutPrefix(fields[0], "user=")
+	token, ok2 := strings.CutPrefix(fields[1], "auth=Bearer ")
+	if !ok1 || !ok2 || address == "" || token == "" {
+		return "", "", errors.New("the XOAUTH2 response lacks user or token")
+	}
+	return address, token, nil
+}

@@ -1,0 +1,171 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Faults are what goes wrong in the sandbox. The zero value is a service on a
+// good day. Fields called …Next count down, one for each request they spoil;
+// the others hold until changed.
+//
+// In JSON (GET and PUT {authority}/sandbox/faults) times are written as Go
+// durations, such as "1m30s".
+type Faults struct {
+	// ThrottleNext Graph calls get 429, ServerErrorNext get ServerErrorStatus
+	// (0: 503). Both carry Retry-After where RetryAfter, in seconds, is not 0.
+	ThrottleNext      int `json:"throttleNext"`
+	RetryAfter        int `json:"retryAfter"`
+	ServerErrorNext   int `json:"serverErrorNext"`
+	ServerErrorStatus int `json:"serverErrorStatus"`
+	// GarbageNext Graph calls are answered, without being carried out, by
+	// something that is not Graph's JSON: pages of proxies, cut off JSON,
+	// values of the wrong type, in turn.
+	GarbageNext int `json:"garbageNext"`
+	// LoseAddPassword calls are carried out and the connection is cut before
+	// the answer; DropAddPassword calls are cut before they are carried out.
+	LoseAddPassword    int `json:"loseAddPassword"`
+	DropAddPassword    int `json:"dropAddPassword"`
+	LoseRemovePassword int `json:"loseRemovePassword"`
+	DropRemovePassword int `json:"dropRemovePassword"`
+	// GraphDown cuts every connection to Graph.
+	GraphDown bool `json:"graphDown"`
+	// Forbidden answers every Graph call with 403 Authorization_RequestDenied.
+	Forbidden bool `json:"forbidden"`
+	// NextLinkBase, where not empty, replaces Graph's own base URL in
+	// @odata.nextLink, as a hostile answer would.
+	NextLinkBase string `json:"nextLinkBase"`
+
+	// ReplicationDelay is the age at which a new secret is accepted by Entra
+	// and shown in listings, and until which removePassword does not find it;
+	// and how long a removed one still is accepted and listed. ListLag is the
+	// same for listings alone. Both are looked at when a request comes, so
+	// setting them to 0 completes every replication.
+	ReplicationDelay time.Duration `json:"replicationDelay"`
+	ListLag          time.Duration `json:"listLag"`
+
+	// PolicyForbidsSecrets refuses addPassword; PolicyMaxLifetime, where not
+	// 0, refuses longer lives. Both show in the default app management policy
+	// unless PolicyUnreadable answers 403 there.
+	PolicyForbidsSecrets bool          `json:"policyForbidsSecrets"`
+	PolicyMaxLifetime    time.Duration `json:"policyMaxLifetime"`
+	PolicyUnreadable     bool          `json:"policyUnreadable"`
+
+	// EntraDown cuts every connection to Entra. EntraStatus, where not 0, is
+	// Entra's answer to every token request, with an OAuth error in JSON or,
+	// with EntraPlain, with a page of HTML; RetryAfter holds for it too.
+	// EntraGarbage answers 200 with something that is no token.
+	EntraDown    bool `json:"entraDown"`
+	EntraStatus  int  `json:"entraStatus"`
+	EntraPlain   bool `json:"entraPlain"`
+	EntraGarbage bool `json:"entraGarbage"`
+	// ConditionalAccess refuses every token request (AADSTS53003),
+	// NoServicePrincipal (7000229) and AppDisabled (7000112) those of the mail
+	// application, RevokeRefreshTokens (50173) every refresh token.
+	ConditionalAccess   bool `json:"conditionalAccess"`
+	NoServicePrincipal  bool `json:"noServicePrincipal"`
+	AppDisabled         bool `json:"appDisabled"`
+	RevokeRefreshTokens bool `json:"revokeRefreshTokens"`
+
+	// ExchangeDown cuts all connections to Exchange, those that exist too.
+	// ExchangeStall takes new ones and says nothing, not even TLS;
+	// ExchangeStallAuth falls silent at AUTHENTICATE. ExchangeThrottled
+	// answers every command after sign-in with "Request is throttled".
+	ExchangeDown      bool `json:"exchangeDown"`
+	ExchangeStall     bool `json:"exchangeStall"`
+	ExchangeStallAuth bool `json:"exchangeStallAuth"`
+	ExchangeThrottled bool `json:"exchangeThrottled"`
+	// SessionLife, where not 0, is the age at which Exchange ends a new
+	// session as if its token had expired. 0 is the token's own expiry.
+	SessionLife time.Duration `json:"sessionLife"`
+}
+
+// duration is a time.Duration that is text in JSON.
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) {
+	return []byte(time.Duration(d).String()), nil
+}
+
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err == nil && v < 0 {
+		err = fmt.Errorf("duration %q is negative", b)
+	}
+	*d = duration(v)
+	return err
+}
+
+type plainFaults Faults
+
+// faultsJSON is Faults in JSON: the fields here take the place of those of the
+// same name in the embedded struct.
+type faultsJSON struct {
+	plainFaults
+	ReplicationDelay  duration `json:"replicationDelay"`
+	ListLag           duration `json:"listLag"`
+	PolicyMaxLifetime duration `json:"policyMaxLifetime"`
+	SessionLife       duration `json:"sessionLife"`
+}
+
+// MarshalJSON writes every field, durations as text.
+func (f Faults) MarshalJSON() ([]byte, error) {
+	return json.Marshal(faultsJSON{
+		plainFaults:       plainFaults(f),
+		ReplicationDelay:  duration(f.ReplicationDelay),
+		ListLag:           duration(f.ListLag),
+		PolicyMaxLifetime: duration(f.PolicyMaxLifetime),
+		SessionLife:       duration(f.SessionLife),
+	})
+}
+
+// UnmarshalJSON replaces f by what data says; fields not named become zero. A
+// name that is not a fault is an error, exact in case.
+func (f *Faults) UnmarshalJSON(data []byte) error {
+	if _, err := strictObject(data, faultNames()...); err != nil {
+		return err
+	}
+	var w faultsJSON
+	if err := json.Unmarshal(data, &w); err != nil {
+		return err
+	}
+	*f = Faults(w.plainFaults)
+	f.ReplicationDelay = time.Duration(w.ReplicationDelay)
+	f.ListLag = time.Duration(w.ListLag)
+	f.PolicyMaxLifetime = time.Duration(w.PolicyMaxLifetime)
+	f.SessionLife = time.Duration(w.SessionLife)
+	return nil
+}
+
+// SetFaults changes the faults by f. It is safe at any time, and what it sets
+// holds for every request that begins after it returns. f must not call the
+// Server.
+func (s *Server) SetFaults(f func(*Faults)) {
+	s.mu.Lock()
+	f(&s.Faults)
+	down := s.Faults.ExchangeDown
+	s.mu.Unlock()
+	if down && s.exchange != nil {
+		s.exchange.cutAll()
+	}
+}
+
+// CurrentFaults gives the faults in force, with what is left of their counts.
+func (s *Server) CurrentFaults() Faults {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.Faults
+}
+
+// take uses up one of a count of s.Faults.
+func (s *Server) take(count func(*Faults) *int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := count(&s.Faults)
+	if *n <= 0 {
+		return false
+	}
+	*n--
+	return true
+}
