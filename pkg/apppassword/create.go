@@ -200,7 +200,10 @@ func (m *Manager) addPassword(ctx context.Context, req Request) (graph.PasswordC
 // lifetimeLimit reads the longest life the tenant's policy allows, where the
 // token may read policies.
 func (m *Manager) lifetimeLimit(ctx context.Context) (time.Duration, bool) {
-	p, err := m.Graph.AppManagementPolicy(ctx)
+	if m.Policies == nil {
+		return 0, false
+	}
+	p, err := m.Policies.AppManagementPolicy(ctx)
 	if err != nil || p.MaxLifetime <= 0 {
 		return 0, false
 	}

@@ -18,6 +18,7 @@ import (
 type Manager struct {
 	Profile  config.Profile
 	Graph    *graph.Client
+	Policies *graph.Client   // Graph with a token that may read policies; nil: policies are not read
 	Entra    *entra.Client   // for tokens of the new secret, in the profile's tenant
 	Keychain secret.Keychain // not asked before a secret is needed
 	Registry Registry

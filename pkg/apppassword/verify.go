@@ -99,6 +99,13 @@ func (v *Verifier) now() time.Time {
 // mail client gave. Its error is a [*RefusedError].
 func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
 	h := v.find(password)
+	if h == nil && v.stale() {
+		// Made a moment ago: people sign in with it at once.
+		if err := v.Load(ctx); err != nil {
+			v.log().Error("the registry has changed but cannot be read", "error", err)
+		}
+		h = v.find(password)
+	}
 	if h == nil && v.incomplete() {
 		v.loadMissing(ctx)
 		if h = v.find(password); h == nil && v.unreadableFor(user) {

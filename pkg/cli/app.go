@@ -12,11 +12,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"time"
 
 	"golang.org/x/term"
+
+	"github.com/o365pw/o365pw/pkg/entra"
 )
 
 // Env is everything a command takes from outside. Tests and the demo give
@@ -48,6 +49,7 @@ func Main(ctx context.Context, env Env) int {
 	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
 	a.progress.stop()
+	a.settle()
 	if err == nil {
 		return int(done)
 	}
@@ -69,6 +71,26 @@ type app struct {
 
 	progress *progress
 	warnings []string // held back for the error object under -o json
+	tokens   []*entra.Cache
+}
+
+// settleLimit is how long an interrupted command waits for a token request
+// that is under way: its answer may hold the next refresh token.
+const settleLimit = 5 * time.Second
+
+// settle waits for what must not be lost when the process ends.
+func (a *app) settle() {
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		for _, c := range a.tokens {
+			c.Wait()
+		}
+	}()
+	select {
+	case <-settled:
+	case <-time.After(settleLimit):
+	}
 }
 
 func newApp(env Env) *app {
@@ -126,10 +148,6 @@ func (a *app) logger() *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
-
-// httpClient is shared by all requests of a command. It honours HTTPS_PROXY,
-// NO_PROXY and SSL_CERT_FILE as Go does.
-func (a *app) httpClient() *http.Client { return &http.Client{Transport: http.DefaultTransport} }
 
 // printable keeps what came from outside from moving the cursor or adding
 // lines of its own.

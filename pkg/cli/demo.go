@@ -50,7 +50,7 @@ type demo struct {
 }
 
 func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
-	d := &demo{a: a, sandbox: &sandbox.Server{}}
+	d := &demo{a: a, sandbox: &sandbox.Server{AdminRoles: sandboxRoles}}
 	dir, remove, err := a.workFolder("")
 	if err != nil {
 		return err
@@ -241,4 +241,3 @@ func (d *demo) say(format string, args ...any) {
 func (d *demo) line(format string, args ...any) {
 	fmt.Fprintf(d.a.Stdout, "    %s\n", fmt.Sprintf(format, args...))
 }
-

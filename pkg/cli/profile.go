@@ -79,8 +79,9 @@ func (a *app) open() (*session, error) {
 		BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.Token, Log: a.logger(),
 		Progress: func(what string) { a.progress.set("%s", what) },
 	}
+	policies := &graph.Client{BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.PolicyToken, Log: a.logger()}
 	s.manager = &apppassword.Manager{
-		Profile: p, Graph: s.graph, Entra: s.entra, Keychain: s.keychain, Registry: apppassword.Registry{Dir: s.stateDir},
+		Profile: p, Graph: s.graph, Policies: policies, Entra: s.entra, Keychain: s.keychain, Registry: apppassword.Registry{Dir: s.stateDir},
 		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
 	}
 	return s, nil

@@ -23,6 +23,8 @@ takes only OAuth 2.0.
   o365pw revoke "Outlook on Mac"           shut that one mail program out`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil

@@ -14,6 +14,10 @@ import (
 	"github.com/o365pw/o365pw/pkg/sandbox"
 )
 
+// sandboxRoles are the permissions of the sandbox's unattended client: those
+// that the documentation asks an administrator for.
+var sandboxRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}
+
 type sandboxOptions struct {
 	dir        string
 	authority  string
@@ -52,7 +56,7 @@ changes them while it runs (PUT).`,
 }
 
 func (a *app) runSandbox(ctx context.Context, o sandboxOptions) error {
-	srv := &sandbox.Server{AuthorityAddr: o.authority, GraphAddr: o.graph, IMAPAddr: o.imap, AutoSignIn: o.autoSignIn, Log: a.logger()}
+	srv := &sandbox.Server{AuthorityAddr: o.authority, GraphAddr: o.graph, IMAPAddr: o.imap, AutoSignIn: o.autoSignIn, AdminRoles: sandboxRoles, Log: a.logger()}
 	if err := parseFaults(o.faults, &srv.Faults); err != nil {
 		return err
 	}

@@ -26,7 +26,11 @@ type tokenSource struct {
 	cache entra.Cache
 }
 
-func newTokenSource(a *app, s *session) *tokenSource { return &tokenSource{a: a, s: s} }
+func newTokenSource(a *app, s *session) *tokenSource {
+	t := &tokenSource{a: a, s: s}
+	a.tokens = append(a.tokens, &t.cache)
+	return t
+}
 
 // signInKind names where tokens come from.
 type signInKind string
@@ -57,7 +61,7 @@ func (t *tokenSource) Token(ctx context.Context) (secret.Text, error) {
 		if t.kind() == byClientSecret {
 			return t.clientSecret(ctx)
 		}
-		return t.refresh(ctx)
+		return t.refresh(ctx, t.s.graphScope())
 	})
 	return tok.Access, err
 }
@@ -75,7 +79,18 @@ func (t *tokenSource) clientSecret(ctx context.Context) (entra.Token, error) {
 	return tok, nil
 }
 
-func (t *tokenSource) refresh(ctx context.Context) (entra.Token, error) {
+// PolicyToken gives an access token that may read the tenant's policies, where
+// an administrator has consented to that. A person's sign-in does not ask for
+// it: one permission more than needed would keep people from signing in.
+func (t *tokenSource) PolicyToken(ctx context.Context) (secret.Text, error) {
+	if t.kind() != bySignIn {
+		return t.Token(ctx) // .default holds what was consented to
+	}
+	tok, err := t.refresh(ctx, t.s.profile.Cloud.GraphResource+"/Policy.Read.All")
+	return tok.Access, err
+}
+
+func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, error) {
 	store := t.s.signIns()
 	// What is stored says which client it belongs to: the profile may have
 	// been changed since.
@@ -86,7 +101,7 @@ func (t *tokenSource) refresh(ctx context.Context) (entra.Token, error) {
 	if err != nil {
 		return entra.Token{}, fmt.Errorf("read the sign-in of profile %s: %w", t.s.profile.Name, err)
 	}
-	tok, err := t.s.entra.RefreshStored(ctx, held.ClientID, t.s.graphScope(), store)
+	tok, err := t.s.entra.RefreshStored(ctx, held.ClientID, scope, store)
 	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.SignInRequired {
 		return tok, &signInError{profile: t.s.profile.Name, err: err}
 	}

@@ -126,6 +126,7 @@ type UnknownProfileError struct {
 	Known []string // names there are, sorted
 }
 
+// Error names the profiles there are.
 func (e *UnknownProfileError) Error() string {
 	where := " (there is no configuration)"
 	if e.Path != "" {

@@ -38,9 +38,9 @@ var explanations = []struct {
 }{
 	// The client's credential.
 	{[]int{7000215}, "the client secret is wrong: its id was taken for its value, it was cut short or removed, or it is too new to be known everywhere",
-		"wait a minute if it was made just now, else run: o365pw rotate NAME", you},
+		"wait a minute if it was made just now; else revoke it and make a new one: o365pw revoke NAME, o365pw create NAME", you},
 	{[]int{7000222}, "the client secret has expired",
-		"run: o365pw rotate NAME", you},
+		"revoke it and make a new one: o365pw revoke NAME, o365pw create NAME", you},
 	{[]int{7000218}, "the application is a confidential client, and no client secret was sent",
 		"set \"Allow public client flows\" to yes: az ad app update --id CLIENT_ID --is-fallback-public-client true", administrator},
 	{[]int{700025}, "the application is a public client, and a client secret was sent",

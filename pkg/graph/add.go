@@ -84,11 +84,12 @@ func (c *Client) AddPassword(ctx context.Context, appID string, want NewPassword
 
 		lost.starts = append(lost.starts, start)
 		c.progress("the answer of Microsoft Graph was lost; making sure that no credential is left behind")
+		begin := time.Now()
 		left, cleanErr := c.cleanUp(ctx, &lost)
 		switch {
 		case len(left) > 0 || cleanErr != nil:
 			return PasswordCredential{}, secret.Text{}, lost.ambiguous(err, left, cleanErr)
-		case try < addTries && ctx.Err() == nil:
+		case try < addTries && b.wait(ctx, e.RetryAfter-time.Since(begin)):
 			continue // with a new start time, to be told from the first
 		case len(lost.starts) == 0:
 			err = fmt.Errorf("%w; the credential that it made was removed again", err)

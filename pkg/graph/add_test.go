@@ -84,7 +84,7 @@ func TestAddPasswordLostOnce(t *testing.T) {
 	}
 	for name, lose := range map[string]fault{
 		"before": lostBefore, "after": lostAfter, "truncated": truncated, "500": failsAfter(500), "503": failsAfter(503), "504": failsAfter(504),
-		"408": failsAfter(408), "503, nothing done": status(503, "Retry-After", "1"), "garbage": answers("<html>abc8Q~secret"), "empty": answers(""),
+		"408": failsAfter(408), "503, nothing done": status(503), "garbage": answers("<html>abc8Q~secret"), "empty": answers(""),
 		"no secret": noSecret, "wrong key": wrongKey, "cached key": cachedKey, "number": answers(`{"keyId":"` + oldKey + `","secretText":12345}`),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -354,6 +354,28 @@ func TestAddPasswordThrottled(t *testing.T) {
 		e, ok := err.(*Error)
 		if !ok || !e.IsThrottled() || !e.Temporary() || e.Waited != 100*time.Second || time.Since(begin) != e.Waited || f.added != 0 {
 			t.Fatalf("%v after %s", err, time.Since(begin))
+		}
+	})
+}
+
+// A server that is down says when to come back.
+func TestAddPasswordAfterOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.fail("add", status(503, "Retry-After", "60"))
+		begin := time.Now()
+		cred, text, err := f.direct().AddPassword(t.Context(), clientID, newPassword())
+		if err != nil || time.Since(begin) != time.Minute {
+			t.Fatalf("%v after %s", err, time.Since(begin))
+		}
+		f.check(t, cred, text)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.fail("add", status(503, "Retry-After", "600"))
+		_, _, err := f.direct().AddPassword(t.Context(), clientID, newPassword())
+		if e, ok := errors.AsType[*Error](err); !ok || !e.Temporary() || f.count("add") != 1 {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -90,13 +90,16 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	good(w, r, locked)
 }
 
+// refusal is the message of a 400.
+type refusal string
+
 func good(w http.ResponseWriter, _ *http.Request, work func() any) {
 	switch answer := work().(type) {
 	case nil:
 		w.WriteHeader(http.StatusNoContent)
-	case error:
+	case refusal:
 		w.WriteHeader(http.StatusBadRequest)
-		fmt.Fprintf(w, `{"error":{"code":"Request_BadRequest","message":%q}}`, answer)
+		fmt.Fprintf(w, `{"error":{"code":"Request_BadRequest","message":%q}}`, string(answer))
 	default:
 		_ = json.NewEncoder(w).Encode(answer)
 	}
@@ -109,7 +112,7 @@ func (f *fake) get([]byte) any {
 func (f *fake) add(body []byte) any {
 	var in struct{ PasswordCredential map[string]any }
 	if err := json.Unmarshal(body, &in); err != nil || in.PasswordCredential == nil {
-		return fmt.Errorf("bad body %s", body)
+		return refusal("bad body " + string(body))
 	}
 	f.added++
 	cred := map[string]any{"keyId": strings.ToUpper(uuid.NewString()), "hint": "abc", "customKeyIdentifier": nil}
@@ -130,7 +133,7 @@ func (f *fake) remove(body []byte) any {
 	n := len(f.creds)
 	f.creds = slices.DeleteFunc(f.creds, func(c map[string]any) bool { return strings.EqualFold(c["keyId"].(string), in.KeyID) })
 	if len(f.creds) == n {
-		return fmt.Errorf("No password credential found with keyId %s.", in.KeyID) //lint:ignore ST1005 Graph's words
+		return refusal("No password credential found with keyId " + in.KeyID + ".")
 	}
 	return nil
 }
@@ -165,13 +168,6 @@ func status(code int, header ...string) fault {
 		}
 		w.WriteHeader(code)
 		fmt.Fprint(w, `{"error":{"code":"Some","message":"Some text."}}`)
-	}
-}
-
-func answerError(code int, body string) fault {
-	return func(w http.ResponseWriter, _ *http.Request, _ func() any) {
-		w.WriteHeader(code)
-		fmt.Fprint(w, body)
 	}
 }
 

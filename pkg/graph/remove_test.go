@@ -2,7 +2,6 @@ package graph
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -21,7 +20,7 @@ func withYoung(t *testing.T) *fake {
 
 // missed is Graph not finding what it has.
 func missed(w http.ResponseWriter, r *http.Request, _ func() any) {
-	good(w, r, func() any { return fmt.Errorf("No password credential found with keyId.") }) //lint:ignore ST1005 Graph's words
+	good(w, r, func() any { return refusal("No password credential found with keyId.") })
 }
 
 func TestRemovePassword(t *testing.T) {

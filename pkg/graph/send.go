@@ -57,6 +57,23 @@ type budget struct{ left, waited time.Duration }
 
 func (c *Client) budget() *budget { return &budget{left: cmp.Or(c.MaxWait, 2*time.Minute)} }
 
+// allows says whether the budget and the deadline of ctx have room for d.
+func (b *budget) allows(ctx context.Context, d time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return d <= b.left && (!ok || d < time.Until(deadline))
+}
+
+// wait waits for d where the budget allows it, and says whether it did and ctx
+// has not ended.
+func (b *budget) wait(ctx context.Context, d time.Duration) bool {
+	if d = max(d, 0); !b.allows(ctx, d) {
+		return false
+	}
+	b.left -= d
+	b.waited += d
+	return sleep(ctx, d) && ctx.Err() == nil
+}
+
 // send sends r until there is an answer that stands. Every error but that of
 // Token is an *Error.
 func (c *Client) send(ctx context.Context, b *budget, r request) (response, error) {
@@ -103,15 +120,14 @@ func (c *Client) send(ctx context.Context, b *budget, r request) (response, erro
 		default:
 			return resp, err
 		}
-		if deadline, ok := ctx.Deadline(); wait > b.left || ok && wait >= time.Until(deadline) {
-			return resp, err
+		if b.allows(ctx, wait) {
+			c.progress("Microsoft Graph %s; trying again in %s", why, max(time.Second, wait.Round(time.Second)))
 		}
-		b.left -= wait
-		b.waited += wait
-		c.progress("Microsoft Graph %s; trying again in %s", why, max(time.Second, wait.Round(time.Second)))
-		if !sleep(ctx, wait) {
-			// What ended is the caller's patience, not the service.
-			e.Err = ended(ctx)
+		if !b.wait(ctx, wait) {
+			if ctx.Err() != nil {
+				// What ended is the caller's patience, not the service.
+				e.Err = ended(ctx)
+			}
 			return resp, err
 		}
 		// Microsoft asks for a new connection after 503; one that broke is of

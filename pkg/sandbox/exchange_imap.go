@@ -48,6 +48,10 @@ type imapConn struct {
 	bw *bufio.Writer
 }
 
+func newIMAPConn(conn net.Conn) *imapConn {
+	return &imapConn{conn: conn, br: bufio.NewReaderSize(conn, maxIMAPLine), bw: bufio.NewWriter(conn)}
+}
+
 // imapSession serves one IMAP connection: until sign-in itself, then by an
 // IMAP server library behind it.
 func (x *exchange) imapSession(raw net.Conn) {
@@ -56,7 +60,7 @@ func (x *exchange) imapSession(raw net.Conn) {
 		return
 	}
 	defer conn.Close()
-	c := &imapConn{conn: conn, br: bufio.NewReaderSize(conn, maxIMAPLine), bw: bufio.NewWriter(conn)}
+	c := newIMAPConn(conn)
 	c.say("* OK " + imapGreeting)
 	sess := x.imapPreAuth(c)
 	if sess == nil {
@@ -209,7 +213,7 @@ func (c *imapConn) readRest(first []byte) ([]byte, error) {
 		if !ok {
 			return command, nil
 		}
-		if int64(len(command))+size > maxIMAPCommand {
+		if size > int64(maxIMAPCommand-len(command)) {
 			return nil, errTooLong
 		}
 		if wait {

@@ -111,14 +111,28 @@ func (r *relay) command(line []byte) bool {
 }
 
 // maxLiteral is the library's limit for a literal that is not a message, and
-// maxMessage that for one that is.
+// maxMessage that for one that is. commandTimeout is for commands that the
+// library never answers, of which none is known.
 const (
-	maxLiteral = 4096
-	maxMessage = 100 << 20
+	maxLiteral     = 4096
+	maxMessage     = 100 << 20
+	commandTimeout = 5 * time.Minute
 )
+
+// event waits for what the library answers.
+func (r *relay) event() (string, bool) {
+	select {
+	case event, ok := <-r.events:
+		return event, ok
+	case <-time.After(commandTimeout):
+		return "", false
+	}
+}
 
 // forward passes a command on with its literals, and waits until it is done.
 func (r *relay) forward(cmd imapCommand, line []byte) bool {
+	// The last literal of APPEND is a message; the name may be one before it.
+	message := cmd.verb == "APPEND" && strings.Contains(cmd.args, " ")
 	for {
 		if _, err := r.pipe.Write(line); err != nil {
 			return false
@@ -128,15 +142,11 @@ func (r *relay) forward(cmd imapCommand, line []byte) bool {
 			break
 		}
 		if wait {
-			if event, ok := <-r.events; !ok || event != "+" {
+			if event, ok := r.event(); !ok || event != "+" {
 				return ok // refused: the client does not send it
 			}
 		}
-		limit := int64(maxLiteral)
-		if cmd.verb == "APPEND" && strings.Contains(cmd.args, " ") {
-			limit = maxMessage
-		}
-		if size > limit {
+		if !message && size > maxLiteral || size > maxMessage {
 			r.c.tooLong(errTooLong)
 			return false
 		}
@@ -149,8 +159,13 @@ func (r *relay) forward(cmd imapCommand, line []byte) bool {
 			return false
 		}
 		line = bytes.Clone(next)
+		if message && len(bytes.TrimRight(line, "\r\n")) > 0 {
+			r.c.bye(imapDisconnect) // the library would say nothing at all
+			return false
+		}
+		message = cmd.verb == "APPEND"
 	}
-	event, ok := <-r.events
+	event, ok := r.event()
 	if ok && event == "+" && cmd.verb == "IDLE" { // RFC 2177
 		done, err := r.c.readLine()
 		if err != nil {
@@ -164,7 +179,7 @@ func (r *relay) forward(cmd imapCommand, line []byte) bool {
 		if _, err := r.pipe.Write(bytes.ToUpper(done)); err != nil {
 			return false
 		}
-		_, ok = <-r.events
+		_, ok = r.event()
 	}
 	return ok
 }

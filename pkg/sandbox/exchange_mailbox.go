@@ -80,8 +80,8 @@ func newLiteral(b []byte) imap.LiteralReader {
 func (l *literalReader) Size() int64 { return l.size }
 
 // imapLibrarySession is the library's in-memory session with what it lacks:
-// EXAMINE that cannot change anything (RFC 9051 section 6.3.3), and APPEND
-// that refuses what it would damage.
+// EXAMINE that cannot change anything (RFC 9051 section 6.3.3), APPEND that
+// refuses what it would damage, and IDLE that misses nothing.
 type imapLibrarySession struct {
 	*imapmemserver.UserSession
 	readOnly bool
@@ -148,6 +148,25 @@ func (s *imapLibrarySession) Move(w *imapserver.MoveWriter, nums imap.NumSet, de
 	}
 	return s.UserSession.Move(w, nums, dest)
 }
+
+// Idle looks for news itself: the library's own tells of what comes after it
+// has begun, which is a little after it told the client so.
+func (s *imapLibrarySession) Idle(w *imapserver.UpdateWriter, stop <-chan struct{}) error {
+	tick := time.NewTicker(idlePoll)
+	defer tick.Stop()
+	for {
+		if err := s.Poll(w, true); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-stop:
+			return nil
+		}
+	}
+}
+
+const idlePoll = 50 * time.Millisecond
 
 // Delete keeps INBOX (RFC 9051 section 6.3.5).
 func (s *imapLibrarySession) Delete(name string) error {

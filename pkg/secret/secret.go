@@ -69,9 +69,9 @@ const (
 
 var reasonTexts = map[Reason]string{
 	NoSession:       "there is no session bus (D-Bus) to reach it by",
-	NoService:       "no Secret Service with a keyring is running",
+	NoService:       "no Secret Service is running, or it has no keyring yet",
 	Locked:          "it is locked",
-	Timeout:         "it did not answer in time, and may be waiting to be unlocked",
+	Timeout:         "it does not answer, it may be waiting for you to unlock it",
 	NoPassphrase:    "no passphrase was given",
 	WrongPassphrase: "wrong passphrase",
 	Damaged:         "damaged",

@@ -55,9 +55,9 @@ type System struct {
 	writing gate // held by Set and Delete from beginning to end
 
 	// For tests, which need other limits and keychains that misbehave.
-	store    store
-	limit    int
-	lockPath string
+	store    store  // nil: go-keyring
+	limit    int    // bytes in an item; 0: the platform's, negative: any
+	lockPath string // "": in the user's cache folder
 }
 
 var _ Keychain = (*System)(nil)

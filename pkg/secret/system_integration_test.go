@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,6 +130,11 @@ set -- dbus-run-session --config-file="$HOME/bus.conf" -- "$@"`) {
 }
 
 func TestIntegrationNoSession(t *testing.T) {
+	// Where systemd has logged somebody in there is always a session.
+	if _, err := os.Stat(fmt.Sprintf("/run/user/%d/bus", os.Getuid())); err == nil {
+		t.Log("this user has a bus of its own, which is found without a variable")
+		return
+	}
 	if session(t, `unset DBUS_SESSION_BUS_ADDRESS`) {
 		return
 	}
@@ -156,9 +162,9 @@ func checkUnavailable(t *testing.T, s *System, want Reason) {
 	t.Helper()
 	_, err := s.Get(t.Context(), "key")
 	for op, err := range map[string]error{"Get": err, "Set": s.Set(t.Context(), "key", New("value")), "Delete": s.Delete(t.Context(), "key")} {
+		t.Logf("%s: %v", op, err)
 		if reason(err) != want {
 			t.Errorf("%s: %v (reason %q), want %q", op, err, reason(err), want)
 		}
-		t.Logf("%s: %v", op, err)
 	}
 }

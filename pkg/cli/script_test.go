@@ -1,0 +1,378 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/o365pw/o365pw/pkg/cli"
+	"github.com/o365pw/o365pw/pkg/sandbox"
+)
+
+// TestMain lets the test binary be the program itself: scripts run the real
+// main in a process of its own. Only the cost of the keychain's passphrase is
+// lowered.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"o365pw": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			env := cli.OS()
+			env.ScryptWorkFactor = 10
+			os.Exit(cli.Main(ctx, env))
+		},
+		// A browser that follows redirects, as a person with a session would.
+		"browser": func() {
+			resp, err := http.Get(os.Args[1])
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			_, _ = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+		},
+	})
+}
+
+// TestScripts runs testdata/script: each file is a session at a shell, against
+// a sandbox of its own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("..", "..", "testdata", "script"),
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setupScript,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"fault":     cmdFault,
+			"remote":    cmdRemote,
+			"imap":      cmdIMAP,
+			"codes":     cmdCode,
+			"capture":   cmdCapture,
+			"nosecrets": cmdNoSecrets,
+		},
+	})
+}
+
+type scriptKey struct{}
+
+// script is what the custom commands of one script share.
+type script struct {
+	sandbox *sandbox.Server
+	gateway string // address of the gateway the script may start
+
+	mu       sync.Mutex
+	sessions map[string]*imapSession
+	secrets  []string
+}
+
+func setupScript(e *testscript.Env) error {
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}, sessions: map[string]*imapSession{}}
+	if err := s.sandbox.Start(); err != nil {
+		return err
+	}
+	e.Defer(func() {
+		for _, c := range s.sessions {
+			c.conn.Close()
+		}
+		s.sandbox.Close()
+	})
+	e.Values[scriptKey{}] = s
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	s.gateway = fmt.Sprintf("127.0.0.1:%d", port)
+	ca := filepath.Join(e.WorkDir, "sandbox-ca.pem")
+	if err := os.WriteFile(ca, s.sandbox.CAPEM(), 0o600); err != nil {
+		return err
+	}
+	cfg := s.sandbox.Config(ca) + fmt.Sprintf("\n[gateway]\nimap = %q\nrevalidate = \"1s\"\n", s.gateway)
+	if err := os.WriteFile(filepath.Join(e.WorkDir, "config.toml"), []byte(cfg), 0o600); err != nil {
+		return err
+	}
+	_, client := s.sandbox.MailApp()
+	id, secret := s.sandbox.AdminClient()
+	s.secrets = append(s.secrets, secret)
+	for k, v := range map[string]string{
+		"HOME":                       filepath.Join(e.WorkDir, "home"),
+		"O365PW_CONFIG":              filepath.Join(e.WorkDir, "config.toml"),
+		"O365PW_STATE":               filepath.Join(e.WorkDir, "state"),
+		"O365PW_KEYCHAIN":            "file",
+		"O365PW_KEYCHAIN_PASSPHRASE": "a passphrase of the tests",
+		"AZURE_CLIENT_ID":            id,
+		"AZURE_CLIENT_SECRET":        secret,
+		"MAIL_CLIENT_ID":             client,
+		"TENANT":                     s.sandbox.Tenant,
+		"AUTHORITY":                  s.sandbox.Authority(),
+		"GRAPH":                      s.sandbox.Graph(),
+		"GATEWAY":                    s.gateway,
+		"BROWSER":                    "browser",
+		"DBUS_SESSION_BUS_ADDRESS":   "unix:path=" + filepath.Join(e.WorkDir, "no-bus"),
+	} {
+		e.Setenv(k, v)
+	}
+	return nil
+}
+
+func freePort() (int, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port, nil
+}
+
+func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }
+
+// fault NAME=VALUE... changes the sandbox's faults; "fault none" ends them.
+func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
+	var change map[string]json.RawMessage
+	s := of(ts)
+	b, err := json.Marshal(s.sandbox.CurrentFaults())
+	ts.Check(err)
+	ts.Check(json.Unmarshal(b, &change))
+	if len(args) > 0 && args[0] == "none" {
+		args, change = args[1:], map[string]json.RawMessage{}
+	}
+	for _, a := range args {
+		name, value, ok := strings.Cut(a, "=")
+		if !ok {
+			ts.Fatalf("usage: fault NAME=VALUE")
+		}
+		if !json.Valid([]byte(value)) {
+			value = fmt.Sprintf("%q", value)
+		}
+		change[name] = json.RawMessage(value)
+	}
+	b, err = json.Marshal(change)
+	ts.Check(err)
+	var f sandbox.Faults
+	ts.Check(json.Unmarshal(b, &f))
+	s.sandbox.SetFaults(func(now *sandbox.Faults) { *now = f })
+}
+
+// remote count N | remove NAME | add NAME: what an administrator sees and does.
+func cmdRemote(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	switch {
+	case len(args) == 2 && args[0] == "count":
+		if got := fmt.Sprint(len(s.sandbox.Credentials())); (got == args[1]) == neg {
+			ts.Fatalf("the application has %s credentials: %v", got, s.sandbox.Credentials())
+		}
+	case len(args) == 2 && args[0] == "remove":
+		for _, c := range s.sandbox.Credentials() {
+			if c.DisplayName == args[1] {
+				s.sandbox.RemoveCredential(c.KeyID)
+				return
+			}
+		}
+		ts.Fatalf("no credential %q", args[1])
+	case len(args) == 2 && args[0] == "add":
+		ts.Check(addCredential(s.sandbox, args[1]))
+	default:
+		ts.Fatalf("usage: remote count N | remove NAME | add NAME")
+	}
+}
+
+// addCredential makes a credential behind o365pw's back, by plain HTTP.
+func addCredential(srv *sandbox.Server, name string) error {
+	id, secret := srv.AdminClient()
+	_, client := srv.MailApp()
+	resp, err := http.PostForm(srv.Authority()+"/"+srv.Tenant+"/oauth2/v2.0/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}, "scope": {"https://graph.microsoft.com/.default"}})
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var tok struct {
+		AccessToken string `json:"access_token"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&tok); err != nil {
+		return err
+	}
+	body, err := json.Marshal(map[string]any{"passwordCredential": map[string]any{"displayName": name}})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequest("POST", srv.Graph()+"/applications(appId='"+client+"')/addPassword", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+tok.AccessToken)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("client-request-id", "11111111-2222-4333-8444-555555555555")
+	resp, err = http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(resp.Body)
+		return fmt.Errorf("addPassword: %s %s", resp.Status, b)
+	}
+	return nil
+}
+
+// codes N COMMAND... runs the command and holds it to its exit code.
+func cmdCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: codes N COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if m := regexp.MustCompile(`exit status (\d+)`).FindStringSubmatch(fmt.Sprint(err)); m != nil {
+		got = m[1]
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+// capture NAME sets a variable to what the last command printed. It is taken
+// for a secret from then on.
+func cmdCapture(ts *testscript.TestScript, neg bool, args []string) {
+	value := strings.TrimSpace(ts.ReadFile("stdout"))
+	if value == "" {
+		ts.Fatalf("nothing was printed")
+	}
+	ts.Setenv(args[0], value)
+	s := of(ts)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets = append(s.secrets, value)
+}
+
+// nosecrets looks through every file of the script for what must not be in it.
+// The encrypted keychain is among them.
+func cmdNoSecrets(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ts.Check(filepath.WalkDir(ts.Getenv("WORK"), func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, secret := range s.secrets {
+			if bytes.Contains(b, []byte(secret)) {
+				return fmt.Errorf("%s holds a secret", path)
+			}
+		}
+		return nil
+	}))
+}
+
+// imapSession is a mail client's connection that a script keeps open.
+type imapSession struct {
+	conn net.Conn
+	buf  []byte
+}
+
+// imap login USER PASSWORD: prints what the gateway says and ends.
+// imap open NAME USER PASSWORD: the same, but stays. imap closed NAME: waits
+// until the gateway closes it and prints what it said last. imap alive NAME.
+func cmdIMAP(ts *testscript.TestScript, neg bool, args []string) {
+	s := of(ts)
+	switch {
+	case len(args) == 3 && args[0] == "login":
+		c, reply := s.login(ts, args[1], args[2])
+		c.conn.Close()
+		checkReply(ts, neg, reply)
+	case len(args) == 4 && args[0] == "open":
+		c, reply := s.login(ts, args[2], args[3])
+		s.sessions[args[1]] = c
+		checkReply(ts, neg, reply)
+	case len(args) == 2 && args[0] == "closed":
+		b := s.sessions[args[1]].rest(ts)
+		fmt.Fprintf(ts.Stdout(), "%s", b)
+	case len(args) == 2 && args[0] == "alive":
+		reply := s.sessions[args[1]].command(ts, "x NOOP")
+		checkReply(ts, neg, reply)
+	default:
+		ts.Fatalf("usage: imap login USER PASSWORD | open NAME USER PASSWORD | closed NAME | alive NAME")
+	}
+}
+
+func checkReply(ts *testscript.TestScript, neg bool, reply string) {
+	fmt.Fprintf(ts.Stdout(), "%s\n", reply)
+	if strings.HasPrefix(reply, "x OK") == neg {
+		ts.Fatalf("unexpected reply: %s", reply)
+	}
+}
+
+// login connects over TLS, waiting for the gateway to come up.
+func (s *script) login(ts *testscript.TestScript, user, password string) (*imapSession, string) {
+	var conn net.Conn
+	var err error
+	for range 200 {
+		// What the certificate is worth is tested elsewhere.
+		conn, err = tls.Dial("tcp", s.gateway, &tls.Config{InsecureSkipVerify: true})
+		if err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Check(err)
+	c := &imapSession{conn: conn}
+	c.line(ts) // the greeting
+	return c, c.command(ts, fmt.Sprintf("x LOGIN %s {%d+}\r\n%s", user, len(password), password))
+}
+
+// command sends a command with the tag x and returns its tagged reply.
+func (c *imapSession) command(ts *testscript.TestScript, cmd string) string {
+	_, err := io.WriteString(c.conn, cmd+"\r\n")
+	ts.Check(err)
+	for {
+		if l := c.line(ts); strings.HasPrefix(l, "x ") {
+			return l
+		}
+	}
+}
+
+func (c *imapSession) line(ts *testscript.TestScript) string {
+	ts.Check(c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	for {
+		if line, rest, ok := bytes.Cut(c.buf, []byte("\r\n")); ok {
+			c.buf = rest
+			return string(line)
+		}
+		b := make([]byte, 4096)
+		n, err := c.conn.Read(b)
+		c.buf = append(c.buf, b[:n]...)
+		if n == 0 {
+			ts.Check(err)
+		}
+	}
+}
+
+func (c *imapSession) rest(ts *testscript.TestScript) []byte {
+	ts.Check(c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)))
+	b, err := io.ReadAll(c.conn)
+	if ne, ok := err.(net.Error); ok && ne.Timeout() {
+		ts.Fatalf("the session is still open")
+	}
+	return append(c.buf, b...)
+}

@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/transcript"
+)
+
+// TestTranscripts plays testdata/transcripts. Headers of a transcript:
+//
+//	mode: clear (default) | tls      the client begins TLS before the first step
+//	remote: 203.0.113.9              the client's address, 127.0.0.1 by default
+//	upstream: tls (default) | starttls
+//	certificate: none                the gateway has none
+//	refuse: expired text             the backend refuses every sign-in for this reason, with this text
+//	dial: error                      the upstream cannot be reached
+//	split: yes                       played once for each byte boundary of what the client sends
+//	log: text                        the log holds it
+func TestTranscripts(t *testing.T) {
+	root := filepath.Join("..", "..", "testdata", "transcripts")
+	var played int
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		script, err := transcript.Parse(path, data)
+		if err != nil {
+			return err
+		}
+		played++
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			splits := 0
+			if script.Header["split"] == "yes" {
+				for _, step := range script.Steps {
+					if step.Action == transcript.Send && !step.Upstream {
+						splits += len(step.Text)
+					}
+				}
+			}
+			for split := range splits + 1 {
+				synctest.Test(t, func(t *testing.T) { play(t, script, split) })
+				if t.Failed() {
+					t.Fatalf("with the client's bytes split after %d", split)
+				}
+			}
+		})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if played == 0 {
+		t.Fatal("no transcripts found")
+	}
+}
+
+func play(t *testing.T, script *transcript.Script, split int) {
+	h := script.Header
+	r := newRig(t, func(r *rig) { prepare(r, h) })
+	remote := h["remote"]
+	if remote == "" {
+		remote = "127.0.0.1"
+	}
+	client := r.connect(net.JoinHostPort(remote, "50123"))
+	if h["mode"] == "tls" {
+		conn := tls.Client(client, r.trust)
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		client = conn
+	}
+	upstream := func() (net.Conn, error) {
+		conn, err := r.acceptUpstream()
+		if err == nil && h["upstream"] != "starttls" {
+			conn = tls.Server(conn, r.tls)
+		}
+		return conn, err
+	}
+	transcript.Player{Client: client, ClientTLS: r.trust, Upstream: upstream, ServerTLS: r.tls, Split: split,
+		Timeout: 10 * time.Minute}.Play(t, script)
+	r.close()
+	if want := h["log"]; !strings.Contains(r.log.String(), want) {
+		t.Errorf("the log does not hold %q:\n%s", want, r.log.String())
+	}
+}
+
+// prepare sets up what the headers ask for.
+func prepare(r *rig, h map[string]string) {
+	if h["upstream"] == "starttls" {
+		r.backend.grant.Upstream.StartTLS = true
+	}
+	if h["certificate"] == "none" {
+		r.server.TLS = nil
+	}
+	if reason, public, _ := strings.Cut(h["refuse"], " "); reason != "" {
+		r.backend.signIn = func(context.Context, Attempt) (Grant, error) {
+			return Grant{}, &Refusal{Reason: Reason(reason), Public: strings.ReplaceAll(public, `\r\n`, "\r\n"), Err: errors.New("private cause")}
+		}
+	}
+	if h["dial"] == "error" {
+		r.server.Dial = func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route to host") }
+	}
+}

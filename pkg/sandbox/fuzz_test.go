@@ -1,0 +1,166 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzIMAP sends anything at all to the IMAP front, before and after sign-in.
+// It must answer, end, and leave nothing behind.
+func FuzzIMAP(f *testing.F) {
+	var s Server
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
+	for _, seed := range []string{
+		"a CAPABILITY\r\n", "a LOGIN {3}\r\nabc {1+}\r\nx\r\n", "a AUTHENTICATE XOAUTH2 =\r\n", "\r\n", "a\r\n", "a UID\r\n", "* x\r\n",
+		"a SELECT INBOX\r\nb FETCH 1:* (FLAGS BODY[])\r\n", "a APPEND INBOX {10}\r\na: b\r\n\r\nxx\r\n", "a IDLE\r\nDONE\r\n", "a IDLE\r\n",
+		"a APPEND INBOX (\\Seen) {4+}\r\n", "a SEARCH HEADER {3+}\r\na b {1+}\r\nc\r\n", "a {5+}\r\n", "a SELECT {99999+}\r\nx",
+		"a SELECT INBOX\r\nb STORE 1 +FLAGS (\\Deleted)\r\nc EXPUNGE\r\n", "a LIST \"\" *\r\n", "a ID (\"x\" {1}\r\nx)\r\n", "a NOOP\nb NOOP\n",
+	} {
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
+	}
+	f.Fuzz(func(t *testing.T, input []byte, authenticated bool) {
+		near, far := net.Pipe()
+		near.SetDeadline(time.Now().Add(10 * time.Second))
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			defer far.Close()
+			c := newIMAPConn(far)
+			if !authenticated {
+				if sess := s.exchange.imapPreAuth(c); sess != nil {
+					s.exchange.signOut(sess)
+				}
+				return
+			}
+			sess, err := s.exchange.signIn("IMAP", "fuzz", []byte("user=alice@contoso.com\x01auth=Bearer "+token+"\x01\x01"))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer s.exchange.signOut(sess)
+			s.exchange.relayIMAP(c, sess)
+		}()
+		go func() {
+			near.Write(input)
+			near.Write([]byte("\r\nDONE\r\nzz LOGOUT\r\n"))
+			near.Close()
+		}()
+		io.Copy(io.Discard, near)
+		near.Close()
+		select {
+		case <-served:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the connection goes on")
+		}
+		if n := len(s.Sessions()); n != 0 {
+			t.Fatalf("%d sessions", n)
+		}
+	})
+}
+
+func FuzzXOAUTH2(f *testing.F) {
+	f.Add([]byte("user=a@b\x01auth=Bearer x\x01\x01"))
+	f.Add([]byte("user=\x01\x01\x01"))
+	f.Fuzz(func(t *testing.T, response []byte) {
+		user, token, err := parseXOAUTH2(response)
+		if err == nil && "user="+user+"\x01auth=Bearer "+token+"\x01\x01" != string(response) {
+			t.Errorf("%q: user %q, token %q", response, user, token)
+		}
+	})
+}
+
+// FuzzToken sends any form to the token endpoint. Nothing but the right secret
+// gives a token, and every refusal is whole.
+func FuzzToken(f *testing.F) {
+	var s Server
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	h := s.entraHandler()
+	id, _ := s.AdminClient()
+	f.Add(credentialsForm(id, "x", graphResource).Encode(), "")
+	f.Add("grant_type=refresh_token&client_id="+s.LoginClientID()+"&refresh_token=x", "")
+	f.Add("grant_type=client_credentials&grant_type=x", "Basic eDp5")
+	f.Add("%", "Basic x")
+	f.Add(url.Values{"grant_type": {deviceGrant}, "client_id": {s.LoginClientID()}, "device_code": {"\x00\r\n"}}.Encode(), "")
+	f.Fuzz(func(t *testing.T, form, authorization string) {
+		r := httptest.NewRequest("POST", "/"+s.Tenant+"/oauth2/v2.0/token", strings.NewReader(form))
+		r.Header.Set("Content-Type", formType)
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		var body struct {
+			Error       string
+			Description string `json:"error_description"`
+			Codes       []int  `json:"error_codes"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil {
+			t.Fatalf("%s: %v", w.Body, err)
+		}
+		if w.Code < 400 || body.Error == "" || len(body.Codes) != 1 || strings.Count(body.Description, "\r\n") != 3 {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// FuzzGraph sends any path, query and body with a good token.
+func FuzzGraph(f *testing.F) {
+	var s Server
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	token := s.issue(&grant{kind: "client_credentials", app: s.dir.admin, scope: scope{resource: graphResource}}).AccessToken
+	object, id := s.MailApp()
+	f.Add("POST", "applications/"+object+"/addPassword", "", `{"passwordCredential":{"displayName":"x","endDateTime":"2099-01-01T00:00:00Z"}}`)
+	f.Add("POST", "applications(appId='"+id+"')/removePassword", "", `{"keyId":"`+id+`"}`)
+	f.Add("GET", "applications", "$filter=tags/any(t:t eq 'x')&$select=id&$top=1", "")
+	f.Add("GET", "applications(appId='')", "$skiptoken=", "{")
+	f.Add("GET", "servicePrincipals(appId='"+exchangeAppID+"')", "$select=id,,", "")
+	f.Fuzz(func(t *testing.T, method, path, query, body string) {
+		u := &url.URL{Path: "/v1.0/" + path, RawQuery: query}
+		r := (&http.Request{Method: method, URL: u, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}).WithContext(t.Context())
+		r.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		s.serveGraph(w, r)
+		if w.Code == http.StatusNoContent {
+			return
+		}
+		var answer map[string]json.RawMessage
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || (w.Code >= 400) != (answer["error"] != nil) || w.Code >= 500 {
+			t.Errorf("%d %s: %v", w.Code, w.Body, err)
+		}
+	})
+}
+
+func FuzzStrictObject(f *testing.F) {
+	for _, seed := range []string{`{}`, `{"a":1}`, `{"a":1,"a":2}`, `{"b":1}`, `{"a":{"b":[1]}} x`, `[]`, `{"a"`, ``, `{"\u0061":null}`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		members, err := strictObject(data, "a")
+		if err != nil {
+			return
+		}
+		var want map[string]json.RawMessage
+		if jsonErr := json.Unmarshal(data, &want); jsonErr != nil || len(want) != len(members) || len(members) > 1 {
+			t.Errorf("%q: %v, encoding/json: %v, %v", data, members, want, jsonErr)
+		}
+	})
+}
