@@ -101,10 +101,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 
 	note := Pending{ID: uuid.NewString(), Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant,
 		ClientID: m.Profile.ClientID, Keychain: m.Profile.Keychain, Since: m.now().UTC()}
-	if err := m.Registry.Update(ctx, func(s *State) error { s.Pending = append(s.Pending, note); return nil }); err != nil {
-		return Created{}, err
-	}
-	cred, clientSecret, expires, err := m.addPassword(ctx, req)
+	cred, clientSecret, expires, err := m.addPassword(ctx, req, &note)
 	if err != nil {
 		return Created{}, m.afterFailedAdd(ctx, note, err)
 	}
@@ -120,7 +117,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		}
 	}()
 	note.KeyID = cred.KeyID
-	if err := m.Registry.Update(ctx, func(s *State) error { s.forget(note); s.Pending = append(s.Pending, note); return nil }); err != nil {
+	if err := m.Registry.Update(ctx, func(s *State) error { s.note(note); return nil }); err != nil {
 		return Created{}, err
 	}
 	if !req.NoWait {
@@ -132,7 +129,17 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	if err := storeSecrets(ctx, m.Keychain, rec.ID, s); err != nil {
 		return Created{}, fmt.Errorf("put the app password into the keychain: %w", err)
 	}
-	err = m.Registry.Update(ctx, func(st *State) error { st.put(rec); st.forget(note); return nil })
+	err = m.Registry.Update(ctx, func(st *State) error {
+		st.put(rec)
+		st.forget(note)
+		if len(note.Starts) > 1 {
+			// An answer was lost. What it may have made can still appear: the
+			// note stays until Graph's reads must have caught up.
+			note.KeyID = ""
+			st.note(note)
+		}
+		return nil
+	})
 	if err != nil {
 		return Created{}, err
 	}
@@ -161,13 +168,18 @@ func (m *Manager) checkFree(ctx context.Context, name string) error {
 	return nil
 }
 
-// addPassword asks Graph for the credential. A life that the tenant's policy
-// refuses is shortened unless the person asked for it.
-func (m *Manager) addPassword(ctx context.Context, req Request) (graph.PasswordCredential, secret.Text, time.Time, error) {
+// addPassword asks Graph for the credential, and notes in the registry what it
+// is about to ask for. A life that the tenant's policy refuses is shortened
+// unless the person asked for it.
+func (m *Manager) addPassword(ctx context.Context, req Request, note *Pending) (graph.PasswordCredential, secret.Text, time.Time, error) {
 	expires := req.Expires
+	leaveNote := func(start time.Time) error {
+		note.Starts = append(note.Starts, start)
+		return m.Registry.Update(ctx, func(s *State) error { s.note(*note); return nil })
+	}
 	for {
 		m.progress("asking Graph for a client secret")
-		cred, text, err := m.Graph.AddPassword(ctx, m.Profile.ClientID, graph.NewPassword{DisplayName: req.Name, End: expires})
+		cred, text, err := m.Graph.AddPassword(ctx, m.Profile.ClientID, graph.NewPassword{DisplayName: req.Name, End: expires, BeforeSend: leaveNote})
 		if err == nil {
 			if cred.End.IsZero() {
 				cred.End = expires
@@ -194,6 +206,7 @@ func (m *Manager) addPassword(ctx context.Context, req Request) (graph.PasswordC
 			return cred, text, expires, policy
 		}
 		expires = m.now().UTC().Truncate(time.Second).Add(shorter)
+		note.Starts = nil // refused: nothing was made
 	}
 }
 
@@ -280,7 +293,7 @@ func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	m.progress("undoing")
-	if uerr := m.removeCredential(ctx, note.ClientID, keyID); uerr != nil {
+	if uerr := m.removeCredential(ctx, note.ClientID, keyID, nil); uerr != nil {
 		return &LeftBehindError{Name: note.Name, KeyIDs: []string{keyID}, Cause: err, Undo: uerr}
 	}
 	// The secret opens nothing any more; an item that cannot be deleted now

@@ -17,6 +17,7 @@ import (
 type Entry struct {
 	Record
 	Status Status
+	Remote bool // Graph shows the credential
 }
 
 // Local lists the profile's app passwords of this machine, by the registry
@@ -67,7 +68,8 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 		remote.merge(again)
 	}
 	for i, e := range local {
-		if m.expected(e) && !remote.has(e) {
+		local[i].Remote = remote.has(e)
+		if m.expected(e) && !local[i].Remote {
 			local[i].Status = Revoked
 		}
 	}
@@ -138,7 +140,7 @@ func (rc remoteCredentials) unknown(m *Manager, local []Entry) []Entry {
 			if slices.ContainsFunc(local, func(e Entry) bool { return e.ID == c.KeyID }) {
 				continue
 			}
-			out = append(out, Entry{Status: RemoteOnly, Record: Record{
+			out = append(out, Entry{Status: RemoteOnly, Remote: true, Record: Record{
 				ID: c.KeyID, Name: c.DisplayName, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, ClientID: app,
 				Mailboxes: []string{}, Allow: []string{}, Networks: []netip.Prefix{}, Backing: BackingSecret,
 				Hint: c.Hint, Created: c.Start, Expires: c.End,

@@ -4,20 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
-// noteWindow is how far the start of a credential may be from the note that
-// was left before it was asked for: clocks differ, and Graph may have made the
-// create wait.
-const noteWindow = 30 * time.Minute
-
-// Interrupted are the notes of this profile's creates that did not end and are
-// not running. It changes nothing.
+// Interrupted are the notes of this profile's creates that may have left
+// something in Entra: they did not end and are not running, or an answer to
+// them was lost. It changes nothing.
 func (m *Manager) Interrupted() ([]Pending, error) {
 	s, err := m.Registry.Load()
 	if err != nil {
@@ -72,7 +67,7 @@ func (m *Manager) recoverLocked(ctx context.Context) error {
 		}
 		for _, id := range ids {
 			m.progress("removing what an interrupted create of %q left", note.Name)
-			if err := m.removeCredential(ctx, note.ClientID, id); err != nil {
+			if err := m.removeCredential(ctx, note.ClientID, id, nil); err != nil {
 				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
 			}
 			if err := m.Keychain.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
@@ -101,19 +96,23 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 		if known[note.KeyID] {
 			return nil, nil
 		}
+		// It may be too young for Graph's reads to show it.
+		m.Graph.Expect(note.KeyID, note.Since)
 		return []string{note.KeyID}, nil
 	}
-	app, err := m.Graph.Application(ctx, note.ClientID)
-	if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() {
-		return nil, nil // the application is gone, and its credentials with it
-	}
-	if err != nil {
-		return nil, err
-	}
 	var ids []string
-	for _, c := range app.PasswordCredentials {
-		if c.DisplayName == note.Name && !known[c.KeyID] && c.Start.Sub(note.Since).Abs() < noteWindow {
-			ids = append(ids, c.KeyID)
+	for _, start := range note.Starts {
+		creds, err := m.Graph.Orphans(ctx, note.ClientID, note.Name, start)
+		if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() {
+			return nil, nil // the application is gone, and its credentials with it
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range creds {
+			if !known[c.KeyID] {
+				ids = append(ids, c.KeyID)
+			}
 		}
 	}
 	return ids, nil
@@ -121,8 +120,9 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 
 // removeCredential takes the credential off the application and sees that it
 // is gone. One that is not there is removed already.
-func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string) error {
-	err := m.Graph.RemovePassword(ctx, clientID, keyID)
+// taken, where not nil, is called once Graph has taken the removal.
+func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, taken func()) error {
+	err := m.Graph.RemovePassword(ctx, clientID, keyID, taken)
 	if ge, ok := errors.AsType[*graph.Error](err); ok && (ge.IsNoSuchCredential() || ge.IsNotFound()) {
 		return nil
 	}

@@ -30,17 +30,17 @@ type State struct {
 }
 
 // Pending is the note a create leaves before it asks Graph for a credential,
-// so that one that is killed leaves nothing nobody knows of. When it was
-// written, the application had no credential of this name.
+// so that one that is killed leaves nothing nobody knows of.
 type Pending struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	Profile  string    `json:"profile"`
-	Tenant   string    `json:"tenant"`
-	ClientID string    `json:"clientId"`
-	Keychain string    `json:"keychain"`
-	Since    time.Time `json:"since"`
-	KeyID    string    `json:"keyId,omitempty"` // once Graph has answered
+	ID       string      `json:"id"`
+	Name     string      `json:"name"`
+	Profile  string      `json:"profile"`
+	Tenant   string      `json:"tenant"`
+	ClientID string      `json:"clientId"`
+	Keychain string      `json:"keychain"`
+	Since    time.Time   `json:"since"`
+	Starts   []time.Time `json:"starts"`          // the start time of each credential asked for
+	KeyID    string      `json:"keyId,omitempty"` // once Graph has answered
 }
 
 type registryFile struct {
@@ -132,6 +132,12 @@ func (s *State) put(rec Record) {
 		return
 	}
 	s.AppPasswords = append(s.AppPasswords, rec)
+}
+
+// note adds the note or replaces the one of its id.
+func (s *State) note(p Pending) {
+	s.forget(p)
+	s.Pending = append(s.Pending, p)
 }
 
 func (s *State) forget(p Pending) {

@@ -50,34 +50,36 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
 	}
 	m.progress("revoking %s", displayName(e))
-	if e.Status != Revoked {
-		if err := m.removeCredential(ctx, e.ClientID, e.ID); err != nil {
+	if e.Status == RemoteOnly {
+		return m.removeCredential(ctx, e.ClientID, e.ID, nil)
+	}
+	// What Graph has done must not stop halfway here, whatever interrupts.
+	inner := context.WithoutCancel(ctx)
+	// The mark shuts the mail client out at the gateway, before Graph's reads
+	// agree and even if the keychain makes trouble.
+	var marked error
+	mark := func() {
+		marked = m.Registry.Update(inner, func(s *State) error {
+			for i := range s.AppPasswords {
+				if s.AppPasswords[i].ID == e.ID && s.AppPasswords[i].Revoked.IsZero() {
+					s.AppPasswords[i].Revoked = m.now().UTC().Truncate(time.Second)
+				}
+			}
+			return nil
+		})
+	}
+	if e.Status != Revoked || e.Remote {
+		if err := m.removeCredential(ctx, e.ClientID, e.ID, mark); err != nil {
 			return err
 		}
 	}
-	if e.Status == RemoteOnly {
-		return nil
+	if mark(); marked != nil {
+		return fmt.Errorf("%q is revoked in Entra, but its entry could not be taken out of the registry: %w", e.Name, marked)
 	}
-	// From here on an interruption must not stop halfway what Graph has done.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	// The mark first: the gateway shuts the mail client out at once, even if
-	// the keychain makes trouble.
-	err := m.Registry.Update(ctx, func(s *State) error {
-		for i := range s.AppPasswords {
-			if s.AppPasswords[i].ID == e.ID {
-				s.AppPasswords[i].Revoked = m.now().UTC().Truncate(time.Second)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("%q is revoked in Entra, but its entry could not be taken out of the registry: %w", e.Name, err)
-	}
-	if err := m.Keychain.Delete(ctx, itemKey(e.ID)); err != nil && !errors.Is(err, secret.ErrNotFound) {
+	if err := m.Keychain.Delete(inner, itemKey(e.ID)); err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return &HalfRevokedError{Name: e.Name, Err: err}
 	}
-	return m.Registry.Update(ctx, func(s *State) error { s.remove(e.ID); return nil })
+	return m.Registry.Update(inner, func(s *State) error { s.remove(e.ID); return nil })
 }
 
 func displayName(e Entry) string {

@@ -117,6 +117,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*graph.AmbiguousError](err); ok {
 		return advice{failed, "look for " + quote(e.Name) + " with: o365pw list"}
 	}
+	if e, ok := errors.AsType[*graph.UnconfirmedError](err); ok && e.Err == nil {
+		return advice{unavailable, "Graph's reads lag behind; look again in a few minutes, and repeat the revoke: o365pw list"}
+	}
 	if e, ok := errors.AsType[*graph.Error](err); ok {
 		return adviseGraph(e)
 	}

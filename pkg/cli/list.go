@@ -84,7 +84,7 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			a.warn("the create of %q on %s was interrupted; what it left in Entra is removed by the next create or revoke", n.Name, n.Since.Local().Format(time.DateTime))
+			a.warn("the create of %q at %s was interrupted; what it may have left in Entra is removed by the next create or revoke", n.Name, n.Since.Local().Format(time.DateTime))
 		}
 	}
 	if !before.IsZero() {

@@ -178,7 +178,7 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-// pipeListener is a listener whose connections are net.Pipes.
+// pipeListener is a listener whose connections are memPipes.
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -206,9 +206,9 @@ func (l *pipeListener) Close() error {
 func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1993} }
 
 func (l *pipeListener) dial(ctx context.Context, remote netip.AddrPort) (net.Conn, error) {
-	near, far := net.Pipe()
+	near, far := memPipe(net.TCPAddrFromAddrPort(remote), l.Addr())
 	select {
-	case l.conns <- pipeConn{far, net.TCPAddrFromAddrPort(remote)}:
+	case l.conns <- far:
 		return near, nil
 	case <-l.closed:
 		return nil, net.ErrClosed
@@ -216,11 +216,3 @@ func (l *pipeListener) dial(ctx context.Context, remote netip.AddrPort) (net.Con
 		return nil, ctx.Err()
 	}
 }
-
-// pipeConn is a pipe's end that says where the other one is.
-type pipeConn struct {
-	net.Conn
-	remote net.Addr
-}
-
-func (c pipeConn) RemoteAddr() net.Addr { return c.remote }

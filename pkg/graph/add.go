@@ -214,7 +214,7 @@ func (c *Client) cleanUp(ctx context.Context, s *search) (left []string, err err
 	defer cancel()
 	creds, err := c.lookUp(ctx, s)
 	for _, cred := range creds {
-		if e := c.RemovePassword(ctx, s.appID, cred.KeyID); e != nil {
+		if e := c.RemovePassword(ctx, s.appID, cred.KeyID, nil); e != nil {
 			left = append(left, cred.KeyID)
 			err = errors.Join(err, e)
 			continue
@@ -261,7 +261,7 @@ func (c *Client) sweep(ctx context.Context, s search) {
 	defer cancel()
 	app, _, err := c.application(ctx, c.budget(), s.appID)
 	for _, cred := range s.in(app.PasswordCredentials) {
-		err = errors.Join(err, c.RemovePassword(ctx, s.appID, cred.KeyID))
+		err = errors.Join(err, c.RemovePassword(ctx, s.appID, cred.KeyID, nil))
 	}
 	if err != nil && c.Log != nil {
 		c.Log.WarnContext(ctx, "a credential without owner may be left", "application", s.appID, "name", s.name, "error", err)

@@ -37,8 +37,11 @@ const (
 // read showed it, and Graph does not know it); any other *Error when Graph
 // refused or could not be reached; an *UnconfirmedError when the reads
 // afterwards failed or still show it.
+//
+// taken, where not nil, is called once, as soon as Graph has taken the removal
+// and before it is confirmed: from then on the credential ends.
 // https://learn.microsoft.com/graph/api/application-removepassword
-func (c *Client) RemovePassword(ctx context.Context, appID, keyID string) error {
+func (c *Client) RemovePassword(ctx context.Context, appID, keyID string, taken func()) error {
 	base, err := c.applicationURL(appID)
 	if err != nil {
 		return err
@@ -64,6 +67,10 @@ func (c *Client) RemovePassword(ctx context.Context, appID, keyID string) error 
 	removed := false // Graph took it, or may have
 	for round := 1; ; round++ {
 		removed = removed || err == nil || resp.lost
+		if err == nil && taken != nil {
+			taken()
+			taken = nil
+		}
 		unconfirmed := &UnconfirmedError{AppID: appID, KeyID: keyID, Removed: removed}
 		if err != nil {
 			if e, ok := errors.AsType[*Error](err); !ok || !e.IsNoSuchCredential() {

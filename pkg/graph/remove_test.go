@@ -63,7 +63,7 @@ func TestRemovePassword(t *testing.T) {
 				c := f.direct()
 				tt.prepare(f, c)
 				begin := time.Now()
-				if err := c.RemovePassword(t.Context(), clientID, strings.ToUpper(youngKey)); err != nil {
+				if err := c.RemovePassword(t.Context(), clientID, strings.ToUpper(youngKey), nil); err != nil {
 					t.Error(err)
 				}
 				if took := time.Since(begin); took < tt.min || took > tt.max {
@@ -88,7 +88,7 @@ func TestRemovePasswordNone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		begin := time.Now()
-		err := f.direct().RemovePassword(t.Context(), clientID, youngKey)
+		err := f.direct().RemovePassword(t.Context(), clientID, youngKey, nil)
 		if e, ok := err.(*Error); !ok || !e.IsNoSuchCredential() || e.Temporary() || time.Since(begin) > 5*time.Second {
 			t.Errorf("%v after %s", err, time.Since(begin))
 		}
@@ -98,7 +98,7 @@ func TestRemovePasswordNone(t *testing.T) {
 		f := newFake(t)
 		c := f.direct()
 		c.Expect(youngKey, time.Now().Add(-time.Hour))
-		if err := c.RemovePassword(t.Context(), clientID, youngKey); err != nil {
+		if err := c.RemovePassword(t.Context(), clientID, youngKey, nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -111,7 +111,7 @@ func TestRemovePasswordUnconfirmed(t *testing.T) {
 			f.fail("get", lag)
 		}
 		begin := time.Now()
-		err := f.direct().RemovePassword(t.Context(), clientID, youngKey)
+		err := f.direct().RemovePassword(t.Context(), clientID, youngKey, nil)
 		if e, ok := err.(*UnconfirmedError); !ok || !e.Removed || e.Err != nil || !strings.Contains(e.Error(), "still lists it") {
 			t.Errorf("%#v", err)
 		}
@@ -125,7 +125,7 @@ func TestRemovePasswordUnconfirmed(t *testing.T) {
 	})
 	f := withYoung(t)
 	f.fail("get", status(403))
-	err := f.serve(t).RemovePassword(t.Context(), clientID, youngKey)
+	err := f.serve(t).RemovePassword(t.Context(), clientID, youngKey, nil)
 	e, ok := err.(*UnconfirmedError)
 	if cause, isError := errors.AsType[*Error](err); !ok || !e.Removed || !isError || !cause.IsForbidden() {
 		t.Errorf("%#v", err)
@@ -147,7 +147,7 @@ func TestRemovePasswordRefused(t *testing.T) {
 	for _, code := range []int{400, 401, 403, 404} {
 		f := withYoung(t)
 		f.fail("remove", status(code))
-		err := f.serve(t).RemovePassword(t.Context(), clientID, youngKey)
+		err := f.serve(t).RemovePassword(t.Context(), clientID, youngKey, nil)
 		if e, ok := err.(*Error); !ok || e.Status != code || e.IsNoSuchCredential() || f.count("get") != 0 {
 			t.Errorf("%v", err)
 		}
@@ -155,10 +155,10 @@ func TestRemovePasswordRefused(t *testing.T) {
 	f := withYoung(t)
 	c := f.serve(t)
 	for _, id := range []string{"", "x", "{" + youngKey + "}", youngKey + "')/x"} {
-		if err := c.RemovePassword(t.Context(), clientID, id); err == nil {
+		if err := c.RemovePassword(t.Context(), clientID, id, nil); err == nil {
 			t.Errorf("key id %q was taken", id)
 		}
-		if err := c.RemovePassword(t.Context(), id, youngKey); err == nil {
+		if err := c.RemovePassword(t.Context(), id, youngKey, nil); err == nil {
 			t.Errorf("client id %q was taken", id)
 		}
 	}

@@ -24,6 +24,7 @@ type entraState struct {
 	devices  map[string]*deviceCode
 	refused  map[[32]byte][]time.Time // client credential requests, by fingerprint
 	issued   map[string]int
+	swept    time.Time
 }
 
 func newEntraState() entraState {
@@ -231,7 +232,12 @@ func unknownApp(id, tenant string) *oauthError {
 // sweepLocked drops what has ended for over an hour, so that a sandbox that runs for
 // days does not grow. The caller holds s.mu.
 func (s *Server) sweepLocked() {
-	limit := s.nowLocked().Add(-time.Hour)
+	now := s.nowLocked()
+	if now.Sub(s.entra.swept) < time.Minute {
+		return
+	}
+	s.entra.swept = now
+	limit := now.Add(-time.Hour)
 	for k, t := range s.entra.tokens {
 		if t.expires.Before(limit) {
 			delete(s.entra.tokens, k)

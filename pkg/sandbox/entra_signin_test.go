@@ -100,12 +100,17 @@ func verifyIDToken(t *testing.T, s *Server, token string) map[string]any {
 	if err := json.Unmarshal([]byte(send(t, "GET", r.body["jwks_uri"].(string), "", "").text), &keys); err != nil {
 		t.Fatal(err)
 	}
-	number := func(s string) *big.Int {
-		b, err := base64.RawURLEncoding.DecodeString(s)
+	point := []byte{4} // uncompressed
+	for _, coordinate := range []string{keys.Keys[0].X, keys.Keys[0].Y} {
+		b, err := base64.RawURLEncoding.DecodeString(coordinate)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return new(big.Int).SetBytes(b)
+		point = append(point, b...)
+	}
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		t.Fatal(err)
 	}
 	parts := strings.Split(token, ".")
 	sig, err := base64.RawURLEncoding.DecodeString(parts[2])
@@ -113,7 +118,6 @@ func verifyIDToken(t *testing.T, s *Server, token string) map[string]any {
 		t.Fatal("signature")
 	}
 	hash := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
-	key := &ecdsa.PublicKey{Curve: elliptic.P256(), X: number(keys.Keys[0].X), Y: number(keys.Keys[0].Y)}
 	if !ecdsa.Verify(key, hash[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		t.Error("the ID token's signature is wrong")
 	}

@@ -139,7 +139,7 @@ func (x *exchange) imapAuthenticate(c *imapConn, cmd imapCommand) (*mailSession,
 			c.tooLong(err)
 			return nil, err
 		}
-		if encoded = strings.TrimRight(string(line), "\r\n"); encoded == "*" {
+		if encoded = string(trimEnd(line)); encoded == "*" {
 			return nil, c.say(cmd.tag + " BAD AUTHENTICATE canceled.")
 		}
 	}
@@ -196,6 +196,11 @@ func (c *imapConn) readLine() ([]byte, error) {
 	return line, err
 }
 
+// trimEnd takes the line end off, CRLF or LF, and no more than that.
+func trimEnd(line []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
+}
+
 // readCommand reads one command with its literals, each of which it asks for.
 func (c *imapConn) readCommand() ([]byte, error) {
 	first, err := c.readLine()
@@ -240,8 +245,7 @@ func (c *imapConn) readRest(first []byte) ([]byte, error) {
 // literal says whether a line ends by announcing a literal (RFC 9051 section
 // 4.3, RFC 7888), and whether its sender waits to be asked for it.
 func literal(line []byte) (size int64, wait, ok bool) {
-	line = bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
-	line, ok = bytes.CutSuffix(line, []byte("}"))
+	line, ok = bytes.CutSuffix(trimEnd(line), []byte("}"))
 	open := bytes.LastIndexByte(line, '{')
 	if !ok || open < 0 {
 		return 0, false, false
@@ -256,7 +260,7 @@ func literal(line []byte) (size int64, wait, ok bool) {
 type imapCommand struct{ tag, verb, args string }
 
 func parseIMAPCommand(line []byte) imapCommand {
-	text := strings.TrimRight(string(line), "\r\n")
+	text := string(trimEnd(line))
 	tag, rest, ok := strings.Cut(text, " ")
 	if !ok || tag == "" || rest == "" || strings.ContainsFunc(tag, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`(){%*"\+`, r)

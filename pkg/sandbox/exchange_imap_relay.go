@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,6 +27,7 @@ type relay struct {
 	// or the tag of a finished command. Closed when the library has ended.
 	events chan string
 	stop   chan struct{} // closed when the relay has ended
+	quiet  atomic.Bool   // the client is not to see the next "+"
 }
 
 // relayIMAP serves a connection from sign-in to its end.
@@ -89,6 +91,8 @@ func (r *relay) command(line []byte) bool {
 	switch {
 	case cmd.verb == "":
 		return own("* " + imapSyntax)
+	case !wellFormed(line):
+		return own(cmd.tag + " " + imapSyntax)
 	case cmd.verb == "LOGOUT":
 		own("* "+imapGoodbye, cmd.tag+" OK LOGOUT completed.")
 		return false
@@ -119,36 +123,50 @@ const (
 	commandTimeout = 5 * time.Minute
 )
 
-// event waits for what the library answers.
-func (r *relay) event() (string, bool) {
-	select {
-	case event, ok := <-r.events:
-		return event, ok
-	case <-time.After(commandTimeout):
-		return "", false
+// await waits until the library asks for more ("+", more is true) or is done
+// with the command of this tag.
+func (r *relay) await(tag string) (more, ok bool) {
+	timeout := time.After(commandTimeout)
+	for {
+		select {
+		case word, ok := <-r.events:
+			if !ok || word == "+" || word == tag {
+				return word == "+", ok
+			}
+		case <-timeout:
+			return false, false
+		case <-r.x.s.closing:
+			return false, false
+		}
 	}
 }
 
 // forward passes a command on with its literals, and waits until it is done.
+// The library is made to ask for every literal, since it takes the literals of
+// a command that it refuses for commands of their own.
 func (r *relay) forward(cmd imapCommand, line []byte) bool {
 	// The last literal of APPEND is a message; the name may be one before it.
 	message := cmd.verb == "APPEND" && strings.Contains(cmd.args, " ")
 	for {
-		if _, err := r.pipe.Write(line); err != nil {
-			return false
-		}
 		size, wait, ok := literal(line)
 		if !ok {
 			break
 		}
-		if wait {
-			if event, ok := r.event(); !ok || event != "+" {
-				return ok // refused: the client does not send it
-			}
-		}
-		if !message && size > maxLiteral || size > maxMessage {
+		if !message && size > maxLiteral || size > maxMessage && !wait {
 			r.c.tooLong(errTooLong)
 			return false
+		}
+		r.quiet.Store(!wait)
+		announced := line[:bytes.LastIndexByte(line, '{')]
+		if !r.pass(fmt.Appendf(bytes.Clone(announced), "{%d}", size)) {
+			return false
+		}
+		more, ok := r.await(cmd.tag)
+		if !ok {
+			return false
+		}
+		if !more {
+			return wait || r.discard(line)
 		}
 		if _, err := io.CopyN(r.pipe, r.c.br, size); err != nil {
 			return false
@@ -159,29 +177,89 @@ func (r *relay) forward(cmd imapCommand, line []byte) bool {
 			return false
 		}
 		line = bytes.Clone(next)
-		if message && len(bytes.TrimRight(line, "\r\n")) > 0 {
+		if message && len(trimEnd(line)) > 0 {
 			r.c.bye(imapDisconnect) // the library would say nothing at all
 			return false
 		}
 		message = cmd.verb == "APPEND"
 	}
-	event, ok := r.event()
-	if ok && event == "+" && cmd.verb == "IDLE" { // RFC 2177
-		done, err := r.c.readLine()
-		if err != nil {
-			return false
-		}
-		if r.x.expired(r.sess) {
-			r.c.bye(imapExpired)
-			return false
-		}
-		// The library takes DONE in upper case alone.
-		if _, err := r.pipe.Write(bytes.ToUpper(done)); err != nil {
-			return false
-		}
-		_, ok = r.event()
+	r.quiet.Store(false)
+	if !r.pass(line) {
+		return false
+	}
+	more, ok := r.await(cmd.tag)
+	if ok && more && cmd.verb == "IDLE" {
+		return r.endIdle(cmd)
 	}
 	return ok
+}
+
+// endIdle waits for the client's DONE (RFC 2177).
+func (r *relay) endIdle(cmd imapCommand) bool {
+	done, err := r.c.readLine()
+	if err != nil {
+		return false
+	}
+	if r.x.expired(r.sess) {
+		r.c.bye(imapExpired)
+		return false
+	}
+	if !strings.EqualFold(string(trimEnd(done)), "DONE") {
+		r.c.bye(imapDisconnect)
+		return false
+	}
+	if !r.pass([]byte("DONE")) {
+		return false
+	}
+	_, ok := r.await(cmd.tag)
+	return ok
+}
+
+// pass gives the library one line, with the line end that it wants.
+func (r *relay) pass(line []byte) bool {
+	if !wellFormed(line) {
+		r.c.bye(imapDisconnect)
+		return false
+	}
+	_, err := r.pipe.Write(append(trimEnd(line), "\r\n"...))
+	return err == nil
+}
+
+// wellFormed says whether the library takes a line for one line: it takes a CR
+// within for the end of it, and lets a quoted string go on after it.
+func wellFormed(line []byte) bool {
+	quoted, escaped := false, false
+	for _, b := range trimEnd(line) {
+		switch {
+		case b == '\r' || b == 0:
+			return false
+		case escaped:
+			escaped = false
+		case quoted && b == '\\':
+			escaped = true
+		case b == '"':
+			quoted = !quoted
+		}
+	}
+	return !quoted
+}
+
+// discard reads over what the client has sent of a refused command, from the
+// literal that line announces.
+func (r *relay) discard(line []byte) bool {
+	for {
+		size, wait, ok := literal(line)
+		if !ok || wait {
+			return true
+		}
+		if _, err := io.CopyN(io.Discard, r.c.br, size); err != nil {
+			return false
+		}
+		var err error
+		if line, err = r.c.readLine(); err != nil {
+			return false
+		}
+	}
 }
 
 // answers passes the library's responses to the client, each whole, and tells
@@ -214,6 +292,9 @@ func (r *relay) answer(from *bufio.Reader) (word string, err error) {
 	}
 	first, _, _ := bytes.Cut(line, []byte(" "))
 	word = string(first)
+	if word == "+" && r.quiet.Load() {
+		return word, nil
+	}
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
 	for {

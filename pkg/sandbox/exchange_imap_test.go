@@ -225,6 +225,8 @@ func TestIMAPRelay(t *testing.T) {
 	r.want("l2 OK [APPENDUID …")
 	r.say("n APPEND INBOX {6+}\r\nnobody\r\n")
 	r.want("n NO APPEND failed: …")
+	r.say("n2 XYZZY {3+}\r\nabc {2+}\r\nde\r\nn3 NO\rOP\r\nn4 LIST \"\" \"\\\"\r\nn5 NOOP\n")
+	r.want("n2 BAD …", "n3 BAD …", "n4 BAD …", "n5 OK …")
 	r.say("o DELETE INBOX\r\np IDLE\r\n")
 	r.want("o NO …", "+ …")
 	if err := s.Deliver("alice@contoso.com", []byte("Subject: new\r\n\r\n")); err != nil {

@@ -25,7 +25,8 @@ func FuzzIMAP(f *testing.F) {
 		"a CAPABILITY\r\n", "a LOGIN {3}\r\nabc {1+}\r\nx\r\n", "a AUTHENTICATE XOAUTH2 =\r\n", "\r\n", "a\r\n", "a UID\r\n", "* x\r\n",
 		"a SELECT INBOX\r\nb FETCH 1:* (FLAGS BODY[])\r\n", "a APPEND INBOX {10}\r\na: b\r\n\r\nxx\r\n", "a IDLE\r\nDONE\r\n", "a IDLE\r\n",
 		"a APPEND INBOX (\\Seen) {4+}\r\n", "a SEARCH HEADER {3+}\r\na b {1+}\r\nc\r\n", "a {5+}\r\n", "a SELECT {99999+}\r\nx",
-		"a SELECT INBOX\r\nb STORE 1 +FLAGS (\\Deleted)\r\nc EXPUNGE\r\n", "a LIST \"\" *\r\n", "a ID (\"x\" {1}\r\nx)\r\n", "a NOOP\nb NOOP\n",
+		"a SELECT INBOX\r\nb STORE 1 +FLAGS (\\Deleted)\r\nc EXPUNGE\r\n", "a LIST \"\" *\r\n", "a SEA\rCH HEADER {3+}\r\nq b {1+}\r\nc\r\n",
+		"a XYZZY {3+}\r\nabc {2+}\r\nde\r\n", "a FETCH 1 BODY[ {3+}\r\nabc\r\n", "a IDLE\r\nNOOP\r\n", "a NOOP\r\r\n", "a SEARCH HEADER {3+}\r\na b {1+}\r", "a APPEND 0 \"0}\r\n", "a ID (\"x\" {1}\r\nx)\r\n", "a NOOP\nb NOOP\n",
 	} {
 		f.Add([]byte(seed), false)
 		f.Add([]byte(seed), true)

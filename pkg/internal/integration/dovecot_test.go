@@ -218,21 +218,3 @@ func (d *dovecot) stop() {
 	}
 	d.process = nil
 }
-
-// find gives the stored message, with the line ends as stored, whose file
-// holds text.
-func (d *dovecot) find(text string) []byte {
-	d.t.Helper()
-	for _, sub := range []string{"cur", "new"} {
-		entries, err := os.ReadDir(filepath.Join(d.dir, "mail", sub))
-		must(d.t, err)
-		for _, e := range entries {
-			data, err := os.ReadFile(filepath.Join(d.dir, "mail", sub, e.Name()))
-			must(d.t, err)
-			if strings.Contains(string(data), text) {
-				return data
-			}
-		}
-	}
-	return nil
-}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/sandbox"
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 const mailbox = "alice@contoso.com"
@@ -88,7 +90,7 @@ func newLab(t *testing.T, o options) *lab {
 	l.secrets = append(l.secrets, adminSecret)
 	l.ca = filepath.Join(l.dir, "state", "ca.pem")
 	if o.keychain == nil {
-		o.keychain = []string{"O365PW_KEYCHAIN=file", "O365PW_KEYCHAIN_PASSPHRASE=the file's passphrase"}
+		o.keychain = l.fileKeychain()
 	}
 	l.env = append([]string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TERM=dumb", "LC_ALL=C.UTF-8",
@@ -96,6 +98,28 @@ func newLab(t *testing.T, o options) *lab {
 		"AZURE_CLIENT_ID=" + id, "AZURE_CLIENT_SECRET=" + adminSecret,
 	}, o.keychain...)
 	return l
+}
+
+// fileKeychain makes a file keychain whose passphrase costs little to try:
+// under the race detector the usual cost is two seconds for each command.
+func (l *lab) fileKeychain() (env []string) {
+	l.t.Helper()
+	const passphrase = "the file's passphrase"
+	k := &secret.File{
+		Path:       filepath.Join(l.dir, "state", "keychain.age"),
+		Passphrase: func(context.Context, bool) (secret.Text, error) { return secret.New(passphrase), nil },
+		WorkFactor: 10,
+	}
+	must(l.t, k.Set(l.t.Context(), "first", secret.New("item")))
+	must(l.t, k.Delete(l.t.Context(), "first"))
+	return []string{"O365PW_KEYCHAIN=file", "O365PW_KEYCHAIN_PASSPHRASE=" + passphrase}
+}
+
+// in is the lab within a subtest, which its processes and files end with.
+func (l *lab) in(t *testing.T) *lab {
+	sub := *l
+	sub.t, sub.dir = t, t.TempDir()
+	return &sub
 }
 
 // file writes a file of the user's and returns its path.
@@ -172,11 +196,14 @@ func (l *lab) start(program string, args ...string) *process {
 			p.kill()
 		}
 		if l.t.Failed() {
-			l.t.Logf("%s said:\n%s", filepath.Base(program), p.out)
+			l.t.Logf("%s said:\n%s", filepath.Base(program), blanks.ReplaceAllString(p.out.String(), " "))
 		}
 	})
 	return p
 }
+
+// blanks are what a screen is filled with.
+var blanks = regexp.MustCompile(`[ \x00]{20,}`)
 
 // serve runs the gateway and waits until it listens.
 func (l *lab) serve() *process {
@@ -309,4 +336,11 @@ func spaced(password string) string {
 		groups = append(groups, string(g))
 	}
 	return strings.Join(groups, " ")
+}
+
+func absolute(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.Abs(path)
+	must(t, err)
+	return path
 }

@@ -1,0 +1,312 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/sandbox"
+)
+
+// machine is a person's machine for one test: the program in processes of its
+// own, a state folder, and a sandbox behind a proxy that sees every request.
+type machine struct {
+	t       *testing.T
+	dir     string
+	env     []string
+	sandbox *sandbox.Server
+
+	mu     sync.Mutex
+	seen   int
+	before func(n int, r *http.Request) // the request has come, and is not passed on yet
+	after  func(n int, r *http.Request) // it was carried out, and is not answered yet
+}
+
+func newMachine(t *testing.T) *machine {
+	t.Helper()
+	m := &machine{t: t, dir: t.TempDir(), sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}}
+	if err := m.sandbox.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.sandbox.Close() })
+	ca := filepath.Join(m.dir, "sandbox-ca.pem")
+	if err := os.WriteFile(ca, m.sandbox.CAPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := m.sandbox.Config(ca)
+	for _, base := range []string{m.sandbox.Authority(), strings.TrimSuffix(m.sandbox.Graph(), "/v1.0")} {
+		cfg = strings.ReplaceAll(cfg, base, m.proxy(base))
+	}
+	if err := os.WriteFile(filepath.Join(m.dir, "config.toml"), []byte(cfg), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id, secret := m.sandbox.AdminClient()
+	m.env = append(os.Environ(),
+		"HOME="+m.dir, "O365PW_CONFIG="+filepath.Join(m.dir, "config.toml"), "O365PW_STATE="+filepath.Join(m.dir, "state"),
+		"O365PW_KEYCHAIN=file", "O365PW_KEYCHAIN_PASSPHRASE=kill", "AZURE_CLIENT_ID="+id, "AZURE_CLIENT_SECRET="+secret)
+	return m
+}
+
+func (m *machine) proxy(base string) string {
+	to, err := url.Parse(base)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	p := &httputil.ReverseProxy{
+		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		ModifyResponse: func(r *http.Response) error { m.hook(false, r.Request); return nil },
+		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m.hook(true, r)
+		p.ServeHTTP(w, r)
+	}))
+	m.t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+func (m *machine) hook(before bool, r *http.Request) {
+	m.mu.Lock()
+	if before {
+		m.seen++
+	}
+	n, f := m.seen, m.after
+	if before {
+		f = m.before
+	}
+	m.mu.Unlock()
+	if f != nil {
+		f(n, r)
+	}
+}
+
+// watch sets the hooks for the next process and counts its requests from 1.
+func (m *machine) watch(before, after func(int, *http.Request)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.seen, m.before, m.after = 0, before, after
+}
+
+func (m *machine) command(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	cmd := exec.Command("o365pw", args...)
+	var out bytes.Buffer
+	cmd.Env, cmd.Stdout, cmd.Stderr = m.env, &out, &out
+	return cmd, &out
+}
+
+// run must succeed.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	m.watch(nil, nil)
+	cmd, out := m.command(args...)
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("o365pw %v: %v\n%s", args, err, out)
+	}
+	return out.String()
+}
+
+// killAt runs a command and kills it (SIGKILL) at its nth request, before it
+// is carried out or before it is answered. It tells false when the command
+// ended before.
+func (m *machine) killAt(n int, before bool, args ...string) bool {
+	m.t.Helper()
+	cmd, out := m.command(args...)
+	killed := false
+	kill := func(i int, _ *http.Request) {
+		if i == n && !killed {
+			killed = true
+			_ = cmd.Process.Kill()
+		}
+	}
+	if before {
+		m.watch(kill, nil)
+	} else {
+		m.watch(nil, kill)
+	}
+	err := cmd.Run()
+	m.watch(nil, nil)
+	if !killed && err != nil {
+		m.t.Fatalf("o365pw %v: %v\n%s", args, err, out)
+	}
+	return killed
+}
+
+type registry struct {
+	AppPasswords []struct{ ID, Name string }
+	Pending      []struct{ Name string }
+}
+
+func (m *machine) registry() registry {
+	m.t.Helper()
+	var r registry
+	b, err := os.ReadFile(filepath.Join(m.dir, "state", "registry.json"))
+	if os.IsNotExist(err) {
+		return r
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		m.t.Fatalf("the registry is damaged: %v\n%s", err, b)
+	}
+	return r
+}
+
+// allKnown fails when Entra holds a credential that this machine knows
+// nothing of: neither as an app password nor as an unfinished create.
+func (m *machine) allKnown() {
+	m.t.Helper()
+	r := m.registry()
+	for _, c := range m.sandbox.Credentials() {
+		known := slices.ContainsFunc(r.AppPasswords, func(p struct{ ID, Name string }) bool { return p.ID == c.KeyID }) ||
+			slices.ContainsFunc(r.Pending, func(p struct{ Name string }) bool { return p.Name == c.DisplayName })
+		if !known {
+			m.t.Errorf("nobody knows of credential %q (%s)", c.DisplayName, c.KeyID)
+		}
+	}
+}
+
+// settled makes another app password, which clears away what was left, and
+// then holds Entra, registry and keychain against each other.
+func (m *machine) settled() {
+	m.t.Helper()
+	m.run("create", "next", "--no-wait")
+	r := m.registry()
+	var here, there []string
+	for _, p := range r.AppPasswords {
+		here = append(here, p.ID)
+		if got := strings.TrimSpace(m.run("show", p.ID, "--password")); len(got) != 16 {
+			m.t.Errorf("the password of %q is %q", p.Name, got)
+		}
+	}
+	for _, c := range m.sandbox.Credentials() {
+		there = append(there, c.KeyID)
+	}
+	slices.Sort(here)
+	slices.Sort(there)
+	if !slices.Equal(here, there) {
+		m.t.Errorf("registry and Entra differ:\n%v\n%v", here, there)
+	}
+}
+
+// TestKillCreateAtEachRequest kills create before and after each of its
+// requests.
+func TestKillCreateAtEachRequest(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{true, false} {
+		kills := 0
+		for n := 1; ; n++ {
+			m := newMachine(t)
+			if !m.killAt(n, before, "create", "victim") {
+				break
+			}
+			kills++
+			m.allKnown()
+			m.settled()
+			if t.Failed() {
+				t.Fatalf("killed at request %d, before %v", n, before)
+			}
+		}
+		if kills < 4 {
+			t.Errorf("create was killed %d times only: it must ask for two tokens, read and add", kills)
+		}
+	}
+}
+
+// TestKillCreateAfterItsLastRequest kills create at moments between Entra's
+// last answer and the end, when keychain and registry are written.
+func TestKillCreateAfterItsLastRequest(t *testing.T) {
+	t.Parallel()
+	var last int
+	probe := newMachine(t)
+	probe.watch(nil, nil)
+	cmd, out := probe.command("create", "probe")
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	last = probe.seen
+	for _, d := range []time.Duration{0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 30, 40} {
+		m := newMachine(t)
+		cmd, _ := m.command("create", "victim")
+		m.watch(nil, func(n int, _ *http.Request) {
+			if n == last {
+				time.AfterFunc(d*time.Millisecond, func() { _ = cmd.Process.Kill() })
+			}
+		})
+		_ = cmd.Run() // killed or not: what counts is what is left
+		m.watch(nil, nil)
+		m.allKnown()
+		m.settled()
+		if t.Failed() {
+			t.Fatalf("killed %d ms after the last request", d)
+		}
+	}
+}
+
+// TestKillRevokeAtEachRequest kills revoke before and after each of its
+// requests; the same command again finishes it.
+func TestKillRevokeAtEachRequest(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{true, false} {
+		for n := 1; ; n++ {
+			m := newMachine(t)
+			m.run("create", "victim", "--no-wait")
+			killed := m.killAt(n, before, "revoke", "victim", "--yes")
+			m.allKnown()
+			m.run("revoke", "victim", "--yes", "--if-exists")
+			if c := m.sandbox.Credentials(); len(c) != 0 {
+				t.Errorf("left in Entra: %v", c)
+			}
+			if r := m.registry(); len(r.AppPasswords) != 0 {
+				t.Errorf("left in the registry: %v", r)
+			}
+			if t.Failed() {
+				t.Fatalf("killed at request %d, before %v", n, before)
+			}
+			if !killed {
+				break
+			}
+		}
+	}
+}
+
+// TestInterruptedCreateIsNamed presses Ctrl-C while create waits for Entra:
+// the credential is removed again, and the exit code is that of an interrupt.
+func TestInterruptedCreateIsNamed(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.sandbox.SetFaults(func(f *sandbox.Faults) { f.NoServicePrincipal = false; f.ReplicationDelay = 0 })
+	cmd, out := m.command("create", "victim")
+	m.watch(func(n int, r *http.Request) {
+		// The second token request is for Exchange, with the new secret.
+		if strings.HasSuffix(r.URL.Path, "/token") && n > 1 {
+			_ = cmd.Process.Signal(os.Interrupt)
+			time.Sleep(200 * time.Millisecond) // it must be noticed before the answer
+		}
+	}, nil)
+	err := cmd.Run()
+	m.watch(nil, nil)
+	if code := cmd.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit code %d, %v\n%s", code, err, out)
+	}
+	if c := m.sandbox.Credentials(); len(c) != 0 {
+		t.Errorf("left in Entra: %v\n%s", c, out)
+	}
+	if !strings.Contains(out.String(), "interrupted") {
+		t.Errorf("it does not say so:\n%s", out)
+	}
+	if r := m.registry(); len(r.AppPasswords)+len(r.Pending) != 0 {
+		t.Errorf("left in the registry: %v", r)
+	}
+}
