@@ -166,7 +166,9 @@ func TestRevokeShutsOutBeforeGraphAgrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ListLag = time.Hour })
+	const lag = 700 * time.Millisecond
+	time.Sleep(lag) // so that the listing shows the credential itself
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ListLag = lag })
 	revoked := make(chan error, 1)
 	go func() { revoked <- f.Revoke(t.Context(), entries[0]) }()
 	await(t, "the mark", func() bool {
@@ -181,7 +183,6 @@ func TestRevokeShutsOutBeforeGraphAgrees(t *testing.T) {
 		t.Fatalf("revoke ended before Graph's listing agreed: %v", err)
 	default:
 	}
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ListLag = 0 })
 	if err := <-revoked; err != nil {
 		t.Fatal(err)
 	}

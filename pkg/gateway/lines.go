@@ -90,7 +90,7 @@ func announcedLiteral(line []byte) (size int64, sync, ok bool) {
 	}
 	rest, nonSync := bytes.CutSuffix(rest, []byte("+"))
 	open := bytes.LastIndexByte(rest, '{')
-	if open < 0 || len(rest)-open > len("{9223372036854775807") {
+	if open < 0 {
 		return 0, false, false
 	}
 	before := bytes.TrimSuffix(rest[:open], []byte("~"))

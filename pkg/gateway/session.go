@@ -89,8 +89,9 @@ func (s *session) run(ctx context.Context) {
 	s.logEnd(err)
 }
 
-// whenDone runs f in a goroutine of its own once ctx is done. stop takes that
-// back, or waits for f to return; it says whether f ran.
+// whenDone runs f once ctx is done, in a goroutine of its own. stop takes that
+// back, or waits for f to return; it says whether f ran. After ctx is done, f
+// has run when stop returns.
 func whenDone(ctx context.Context, f func()) (stop func() (ran bool)) {
 	finished := make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
@@ -98,10 +99,15 @@ func whenDone(ctx context.Context, f func()) (stop func() (ran bool)) {
 		f()
 	})
 	return func() bool {
-		if cancel() {
+		if !cancel() {
+			<-finished
+			return true
+		}
+		// ctx may be done for moments before it calls f.
+		if ctx.Err() == nil {
 			return false
 		}
-		<-finished
+		f()
 		return true
 	}
 }

@@ -86,12 +86,14 @@ func play(t *testing.T, script *transcript.Script, split int) {
 	upstream := func() (net.Conn, error) {
 		conn, err := r.acceptUpstream()
 		if err == nil && h["upstream"] != "starttls" {
-			conn = tls.Server(conn, r.tls)
+			server := tls.Server(conn, r.tls)
+			return server, server.Handshake()
 		}
 		return conn, err
 	}
 	transcript.Player{Client: client, ClientTLS: r.trust, Upstream: upstream, ServerTLS: r.tls, Split: split,
 		Timeout: 10 * time.Minute}.Play(t, script)
+	time.Sleep(2 * time.Second) // of the bubble: what ended by itself has ended
 	r.close()
 	if want := h["log"]; !strings.Contains(r.log.String(), want) {
 		t.Errorf("the log does not hold %q:\n%s", want, r.log.String())

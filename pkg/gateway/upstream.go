@@ -67,9 +67,6 @@ func (s *Server) dial(ctx context.Context, u Upstream) (*upstream, error) {
 		return nil, &Refusal{Reason: Unavailable, Err: fmt.Errorf("connect to the upstream %s: %w", u.Address, err)}
 	}
 	raw := newRawConn(conn)
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = raw.SetDeadline(deadline)
-	}
 	up := &upstream{address: u.Address, config: config, raw: raw, conn: raw, in: bufio.NewReaderSize(raw, readBuffer)}
 	if u.StartTLS {
 		return up, nil
@@ -102,12 +99,11 @@ func (u *upstream) startTLS(ctx context.Context) error {
 
 // signIn speaks the protocol's side of the sign-in, until ctx ends.
 func (u *upstream) signIn(ctx context.Context, p protocol, mailbox string, token secret.Text) (welcome string, err error) {
-	stop := whenDone(ctx, func() { _ = u.raw.Close() })
+	stop := whenDone(ctx, func() { _ = u.raw.SetDeadline(time.Unix(1, 0)) })
 	welcome, err = p.upstream(ctx, u, mailbox, token)
 	if ended := stop(); ended {
 		err = cmp.Or(err, error(&Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %w", u.address, context.Cause(ctx))}))
 	}
-	_ = u.raw.SetDeadline(time.Time{})
 	return welcome, err
 }
 

@@ -40,6 +40,7 @@ var programs = []program{
 // TestPrograms fetches the whole mailbox with each program in each way, with
 // the app password typed in the ways that people type it.
 func TestPrograms(t *testing.T) {
+	t.Parallel()
 	want := messages()
 	l := newLab(t, options{messages: want})
 	password := l.create("programs")

@@ -18,6 +18,7 @@ const endLimit = 5 * time.Second
 // TestRevoke ends, by one command, the sessions of real clients in the middle
 // of what they do, and those of no other app password.
 func TestRevoke(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, options{messages: messages()})
 	password, other := l.create("revoked"), l.create("kept")
 	l.serve()
@@ -25,9 +26,10 @@ func TestRevoke(t *testing.T) {
 	kept := l.idle(other)
 	idle := l.idle(password)
 
-	// curl would need two minutes for the big message.
+	// curl would need 20 s for the big message. What the gateway has sent by
+	// then, a few megabytes, is in curl's socket and cannot be taken back.
 	l.file("curlrc", []byte("user = \""+mailbox+":"+password+"\"\n"))
-	curl := l.start("curl", "--config", l.dir+"/curlrc", "--silent", "--show-error", "--cacert", l.ca, "--limit-rate", "90k",
+	curl := l.start("curl", "--config", l.dir+"/curlrc", "--silent", "--show-error", "--cacert", l.ca, "--limit-rate", "500k",
 		"--output", l.dir+"/part", "imaps://"+l.gateway+"/INBOX/;UID=14")
 	// Python waits in IDLE for news.
 	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway, l.ca, mailbox, password)
@@ -46,15 +48,16 @@ func TestRevoke(t *testing.T) {
 	if late := time.Since(start) - command; late > endLimit {
 		t.Errorf("the session was closed %v after revoke", late)
 	}
-	if code := curl.wait(endLimit); code == 0 {
-		t.Error("curl got the whole message")
-	}
 	if code := python.wait(endLimit); code != 1 || !strings.Contains(python.out.String(), "* BYE o365pw: ") {
 		t.Errorf("Python was told nothing: exit code %d", code)
 	}
 	stalled.ended()
 	l.awaitSessions("revoked", 0)
 	l.checkRefused(password, "AUTHENTICATIONFAILED")
+
+	if code := curl.wait(20 * time.Second); code == 0 {
+		t.Error("curl got the whole message")
+	}
 
 	kept.send("DONE")
 	kept.expect("i OK")
@@ -65,6 +68,7 @@ func TestRevoke(t *testing.T) {
 // administrator does: the gateway asks again and closes the session. While
 // Entra cannot be asked it closes nothing.
 func TestRevokedInEntra(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, options{messages: messages()[:1], revalidate: "1s"})
 	password := l.create("elsewhere")
 	l.serve()
@@ -99,7 +103,7 @@ func TestRevokedInEntra(t *testing.T) {
 	if late := time.Since(start); late > time.Second+endLimit {
 		t.Errorf("the session was closed %v after the credential was removed", late)
 	}
-	l.checkRefused(password, "")
+	l.checkRefused(password, "AUTHENTICATIONFAILED")
 }
 
 // awaitTokenRequests waits for n more token requests answered by status; 0 is
@@ -124,7 +128,7 @@ func (l *lab) awaitSessions(name string, n int) {
 	var out string
 	eventually(l.t, "the sessions in status", func() bool {
 		out = l.try("", binary, "status", "-o", "json").stdout
-		return strings.Count(out, `"appPassword": "`+name+`"`) == n
+		return strings.Contains(out, `"running": true`) && strings.Count(out, `"appPassword": "`+name+`"`) == n
 	})
 }
 

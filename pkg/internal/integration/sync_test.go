@@ -13,6 +13,7 @@ import (
 // TestMailbox shows that the mailbox comes through unchanged: what was
 // delivered, what Dovecot gives by itself, and what the gateway passes on.
 func TestMailbox(t *testing.T) {
+	t.Parallel()
 	want := messages()
 	l := newLab(t, options{messages: want})
 	password := l.create("go-imap")
@@ -31,6 +32,7 @@ func TestMailbox(t *testing.T) {
 // mbsync. TestPrograms has compared what it pulls; here a second run has
 // nothing to do, and what is put into the Maildir arrives by APPEND.
 func TestSync(t *testing.T) {
+	t.Parallel()
 	want := messages()
 	l := newLab(t, options{messages: want, startTLS: true})
 	maildir := filepath.Join(l.dir, "Maildir")

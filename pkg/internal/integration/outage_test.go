@@ -1,0 +1,60 @@
+//go:build integration
+
+package integration
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestDovecotStopped takes the mail server away: who is signed in is told so,
+// who signs in is told to come back, and may when it is there again.
+func TestDovecotStopped(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, options{messages: messages()[:1]})
+	password := l.create("outage")
+	l.serve()
+	s := l.idle(password)
+
+	l.dovecot.stop()
+	if last := s.ended(); !strings.HasPrefix(last, "* BYE ") {
+		t.Errorf("the last line of the session is %q, not BYE", last)
+	}
+	l.checkRefused(password, "UNAVAILABLE")
+
+	l.dovecot.start()
+	l.signIn(password).do("LOGOUT")
+}
+
+// TestGatewayKilled kills the gateway in the middle of a session, and starts
+// it again on the same port and state.
+func TestGatewayKilled(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, options{messages: messages()[:1], startTLS: true})
+	password := l.create("killed")
+	gateway := l.serve()
+	s := l.idle(password)
+	l.awaitSessions("killed", 1)
+
+	gateway.kill()
+	s.ended()
+	if r := l.try("", binary, "status", "-o", "json"); !strings.Contains(r.stdout, `"running": false`) {
+		t.Errorf("status of a killed gateway: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	}
+
+	gateway = l.serve()
+	s = l.idle(password)
+	l.awaitSessions("killed", 1)
+	if r := l.try("", binary, "serve"); r.code == 0 || !strings.Contains(r.stderr, "running") {
+		t.Errorf("a second gateway on the same state: exit code %d\n%s", r.code, r.stderr)
+	}
+	s.send("DONE")
+	s.expect("i OK")
+
+	s.send("i IDLE")
+	s.expect("+ ")
+	gateway.terminate()
+	if last := s.ended(); !strings.HasPrefix(last, "* BYE ") {
+		t.Errorf("the last line before the shutdown is %q, not BYE", last)
+	}
+}
