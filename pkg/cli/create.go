@@ -83,7 +83,7 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 		return fmt.Errorf("create %q: %w", req.Name, err)
 	}
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
-	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(created.Record)}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
 	return a.printCreated(entry, v, created)
 }
 

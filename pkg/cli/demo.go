@@ -140,7 +140,10 @@ func (d *demo) child(stdout, stderr *bytes.Buffer, args ...string) *app {
 func (d *demo) command(ctx context.Context, args ...string) (stdout string, err error) {
 	line := []string{"o365pw"}
 	for _, arg := range args {
-		line = append(line, shellQuote(arg))
+		if !strings.HasPrefix(arg, "-") {
+			arg = shellQuote(arg)
+		}
+		line = append(line, arg)
 	}
 	d.line("$ %s", strings.Join(line, " "))
 	var out, errOut bytes.Buffer
@@ -165,7 +168,7 @@ func (d *demo) walk(ctx context.Context, caFile string) error {
 	}
 	password := strings.TrimSpace(out)
 	d.say("It is on the list, joined with what Graph says")
-	if _, err := d.command(ctx, "list"); err != nil {
+	if _, err := d.command(ctx, "list", "-o", "table"); err != nil {
 		return err
 	}
 

@@ -20,7 +20,12 @@ takes only OAuth 2.0.
   o365pw login                             sign in to Microsoft Graph
   o365pw create --name "Outlook on Mac"    make an app password
   o365pw serve                             run the gateway
-  o365pw revoke "Outlook on Mac"           shut that one mail program out`,
+  o365pw revoke "Outlook on Mac"           shut that one mail program out
+
+  o365pw list --config ./lab/config.toml --no-color
+  o365pw revoke old --yes --quiet
+  o365pw create new --verbose              log each request, never a secret`,
+		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 

@@ -39,7 +39,8 @@ at it, and how to use it. It is stricter than the real service.
 Faults make it misbehave; {authority}/sandbox/faults lists them (GET) and
 changes them while it runs (PUT).`,
 		Example: `  o365pw sandbox
-  o365pw sandbox --dir ./lab --authority 127.0.0.1:8400 --graph 127.0.0.1:8401 --imap 127.0.0.1:9993
+  o365pw sandbox --dir ./lab --authority 127.0.0.1:8400 \
+                 --graph 127.0.0.1:8401 --imap 127.0.0.1:9993
   o365pw sandbox --auto-sign-in --fault throttleNext=2 --fault retryAfter=1`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -93,14 +94,14 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (g *gatewayRun, er
 		return nil, err
 	}
 	g.cfg.Store(cfg)
-	p, err := config.Resolve(cfg, a.profile, a.Getenv)
+	keychain, err := g.ownKeychain()
 	if err != nil {
 		return nil, err
 	}
 	if g.stateDir, err = config.StateDir(a.Getenv); err != nil {
 		return nil, err
 	}
-	g.control = gateway.Control{Path: filepath.Join(g.stateDir, "gateway.sock")}
+	g.control = controlOf(g.stateDir)
 	if g.controlLn, err = g.control.Listen(); err != nil {
 		return nil, err
 	}
@@ -121,7 +122,7 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (g *gatewayRun, er
 			return nil, err
 		}
 	}
-	if err := g.certificate(ctx, settings, g.keychains[p.Keychain]); err != nil {
+	if err := g.certificate(ctx, settings, g.keychains[keychain]); err != nil {
 		return nil, err
 	}
 	g.verifier = &apppassword.Verifier{
@@ -151,6 +152,11 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (g *gatewayRun, er
 	return g, nil
 }
 
+// controlOf is the socket by which commands ask the running gateway.
+func controlOf(stateDir string) gateway.Control {
+	return gateway.Control{Path: filepath.Join(stateDir, "gateway.sock")}
+}
+
 func (a *app) gatewayLog() *slog.Logger {
 	level := slog.LevelInfo
 	switch {
@@ -172,6 +178,17 @@ func (g *gatewayRun) settings() config.Gateway {
 // profile resolves a record's profile by the configuration as it is now.
 func (g *gatewayRun) profile(name string) (config.Profile, error) {
 	return config.Resolve(g.cfg.Load(), name, g.a.Getenv)
+}
+
+// ownKeychain is the kind of keychain that holds the key of the local
+// authority: that of the default profile. The gateway serves the app passwords
+// of all profiles, so it does not need one to be the default.
+func (g *gatewayRun) ownKeychain() (string, error) {
+	p, err := config.Resolve(g.cfg.Load(), g.a.profile, g.a.Getenv)
+	if cfg := g.cfg.Load(); err != nil && cfg != nil && len(cfg.Profiles) > 1 && g.a.profile == "" {
+		return cmp.Or(g.a.Getenv("O365PW_KEYCHAIN"), config.DefaultKeychain), nil
+	}
+	return p.Keychain, err
 }
 
 func (g *gatewayRun) listen(settings config.Gateway) error {
@@ -340,9 +357,9 @@ func (g *gatewayRun) reload(ctx context.Context) {
 		return
 	}
 	old := g.cfg.Swap(cfg)
-	p, err := config.Resolve(cfg, g.a.profile, g.a.Getenv)
+	keychain, err := g.ownKeychain()
 	if err == nil {
-		err = g.certificate(ctx, g.settings(), g.keychains[p.Keychain])
+		err = g.certificate(ctx, g.settings(), g.keychains[keychain])
 	}
 	if err != nil {
 		g.cfg.Store(old)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -55,7 +56,7 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 	if err != nil {
 		return err
 	}
-	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Servers: s.servers(e.Record)}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Servers: s.servers(ctx, e.Record)}
 	var password secret.Text
 	if o.password || o.copy {
 		if password, err = s.manager.Reveal(ctx, e.Record); errors.Is(err, secret.ErrNotFound) {
@@ -96,12 +97,18 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 }
 
 // servers are the gateway's addresses for the protocols the app password may
-// use and this gateway speaks.
-func (s *session) servers(rec apppassword.Record) map[string]serverJSON {
+// use and this gateway speaks: those of the running gateway, else those that
+// the configuration gives it.
+func (s *session) servers(ctx context.Context, rec apppassword.Record) map[string]serverJSON {
+	listen := map[gateway.Protocol]string{gateway.IMAP: s.gateway.IMAP, gateway.POP3: s.gateway.POP3, gateway.SMTP: s.gateway.SMTP}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if st, err := controlOf(s.stateDir).Status(ctx); err == nil {
+		listen = st.Listeners
+	}
 	out := map[string]serverJSON{}
-	listen := map[string]string{"imap": s.gateway.IMAP, "pop3": s.gateway.POP3, "smtp": s.gateway.SMTP}
 	for _, p := range gateway.Protocols() {
-		host, port, err := net.SplitHostPort(listen[string(p)])
+		host, port, err := net.SplitHostPort(listen[p])
 		if err != nil || !slices.Contains(rec.Allow, string(p)) {
 			continue
 		}

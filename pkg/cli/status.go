@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -147,7 +146,7 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 			}
 		}
 	}
-	gst, err := gateway.Control{Path: filepath.Join(s.stateDir, "gateway.sock")}.Status(ctx)
+	gst, err := controlOf(s.stateDir).Status(ctx)
 	switch {
 	case errors.Is(err, gateway.ErrNotRunning):
 	case err != nil:

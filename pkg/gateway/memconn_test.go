@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -36,6 +37,14 @@ func (c *memConn) Close() error {
 	return nil
 }
 
+// reset makes the other end's reads fail, as TCP's RST does.
+func (c *memConn) reset() error {
+	c.out.mu.Lock()
+	c.out.broken = true
+	c.out.mu.Unlock()
+	return c.Close()
+}
+
 // stream is one direction.
 type stream struct {
 	mu       sync.Mutex
@@ -43,6 +52,7 @@ type stream struct {
 	data     []byte
 	ended    bool // the writer will write no more
 	gone     bool // the reader has closed
+	broken   bool // the end is not an orderly one
 	deadline time.Time
 	timer    *time.Timer
 }
@@ -66,6 +76,8 @@ func (s *stream) read(p []byte) (int, error) {
 			n := copy(p, s.data)
 			s.data = s.data[n:]
 			return n, nil
+		case s.ended && s.broken:
+			return 0, syscall.ECONNRESET
 		case s.ended:
 			return 0, io.EOF
 		}

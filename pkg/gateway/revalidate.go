@@ -9,48 +9,53 @@ import (
 )
 
 // revalidations is how many backing credentials are checked at once.
-const revalidations = 8
+const revalidations = 16
 
-// revalidate checks the credentials of the open sessions every so often, until
-// ctx ends.
+// revalidate checks every so often each backing credential that open sessions
+// stand on, once, until ctx ends. One whose check takes long keeps no other
+// waiting.
 func (s *Server) revalidate(ctx context.Context) {
 	tick := time.NewTicker(s.revalidateEvery())
 	defer tick.Stop()
+	slots := make(chan struct{}, revalidations)
+	var busy sync.Map
+	var wg sync.WaitGroup
+	defer wg.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.revalidateAll(ctx)
+		}
+		for key, grant := range s.credentialsInUse() {
+			if _, already := busy.LoadOrStore(key, true); already {
+				continue
+			}
+			wg.Go(func() {
+				defer busy.Delete(key)
+				select {
+				case slots <- struct{}{}:
+					s.revalidateOne(ctx, key, grant)
+					<-slots
+				case <-ctx.Done():
+				}
+			})
 		}
 	}
 }
 
-// revalidateAll asks once for each backing credential that open sessions
-// stand on, several at a time, and closes the sessions of those refused.
-func (s *Server) revalidateAll(ctx context.Context) {
-	credentials := map[string]Grant{}
+// credentialsInUse gives one grant for each backing credential of the open
+// sessions. It ends those that have expired meanwhile.
+func (s *Server) credentialsInUse() map[string]Grant {
+	grants := map[string]Grant{}
 	for _, sess := range s.signedIn() {
 		if sess.grant.expired() {
 			sess.endExpired()
 			continue
 		}
-		credentials[credentialOf(sess.grant)] = sess.grant
+		grants[credentialOf(sess.grant)] = sess.grant
 	}
-	slots := make(chan struct{}, revalidations)
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	for key, grant := range credentials {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			s.revalidateOne(ctx, key, grant)
-		})
-	}
+	return grants
 }
 
 // credentialOf is what grants share that are revalidated together.

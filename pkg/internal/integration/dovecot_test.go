@@ -177,8 +177,9 @@ func (d *dovecot) start() {
 	cmd := exec.Command(tool(t, "dovecot"), "-F", "-c", filepath.Join(d.dir, "dovecot.conf"))
 	cmd.Dir = d.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if os.Getuid() == 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(d.uid), Gid: uint32(d.gid)}}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(d.uid), Gid: uint32(d.gid)}
 	}
 	out := &buffer{}
 	cmd.Stdout, cmd.Stderr = out, out
@@ -207,12 +208,13 @@ func (d *dovecot) start() {
 	}
 }
 
-// stop ends Dovecot with all its sessions.
+// stop kills Dovecot with all its sessions. Asked to end it would let clients
+// go on for ten seconds.
 func (d *dovecot) stop() {
 	if d.process == nil {
 		return
 	}
-	_ = d.process.Process.Signal(syscall.SIGTERM)
+	_ = syscall.Kill(-d.process.Process.Pid, syscall.SIGKILL) // the group
 	if _, err := waitProcess(d.process, 10*time.Second); err != nil {
 		d.t.Errorf("Dovecot: %v", err)
 	}

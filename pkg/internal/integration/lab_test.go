@@ -258,10 +258,13 @@ func (p *process) kill() {
 
 // waitProcess waits for the end, and kills what does not end in time.
 func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
-	late := false
-	timer := time.AfterFunc(limit, func() { late = true; _ = cmd.Process.Kill() })
-	err = cmd.Wait()
-	if !timer.Stop() && late {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-time.After(limit):
+		_ = cmd.Process.Kill()
+		<-ended
 		return -1, fmt.Errorf("it had not ended after %v", limit)
 	}
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {

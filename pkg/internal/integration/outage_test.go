@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestDovecotStopped takes the mail server away: who is signed in is told so,
+// TestDovecotGone takes the mail server away: who is signed in is told so,
 // who signs in is told to come back, and may when it is there again.
-func TestDovecotStopped(t *testing.T) {
+func TestDovecotGone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, options{messages: messages()[:1]})
 	password := l.create("outage")
