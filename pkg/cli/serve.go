@@ -260,6 +260,12 @@ func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k
 		g.a.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
 		ca, err = makeCA(ctx, g.caFile, k, g.a.Now())
 	}
+	for _, unfit := range []error{localca.ErrMismatch, localca.ErrNotCA, localca.ErrExpired, localca.ErrNotYetValid} {
+		if errors.Is(err, unfit) {
+			return &config.Error{Problem: fmt.Sprintf("the local authority in %s cannot be used: %v", g.caFile, err), Err: err,
+				Hint: "check the clock; or move the file away, and a new authority is made, which the mail programs must be told to trust anew"}
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}

@@ -72,7 +72,8 @@ type rig struct {
 	server   *Server
 	backend  *fakeBackend
 	log      *logBuffer
-	ln       *pipeListener
+	ln       net.Listener  // clients arrive here
+	memory   *pipeListener // ln, unless that is a socket
 	upstream *pipeListener // the gateway's connections to the upstream arrive here
 	tls      *tls.Config   // of gateway and upstream
 	trust    *tls.Config   // of their clients
@@ -80,8 +81,9 @@ type rig struct {
 	finished chan error
 }
 
-// newRig makes a rig and starts its gateway after change has had a look.
-func newRig(t testing.TB, change func(*rig)) *rig {
+// newRig makes a rig and starts its gateway after change has had a look. A
+// listener may be given.
+func newRig(t testing.TB, change func(*rig), ln ...net.Listener) *rig {
 	t.Helper()
 	now := time.Now()
 	certPEM, keyPEM, err := localca.Create("test", now)
@@ -99,10 +101,14 @@ func newRig(t testing.TB, change func(*rig)) *rig {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Certificate)
 	r := &rig{
-		t: t, log: &logBuffer{}, ln: newPipeListener(), upstream: newPipeListener(),
+		t: t, log: &logBuffer{}, memory: newPipeListener(), upstream: newPipeListener(),
 		tls:      &tls.Config{Certificates: []tls.Certificate{leaf}},
 		trust:    &tls.Config{RootCAs: roots, ServerName: "localhost"},
 		finished: make(chan error, 1),
+	}
+	r.ln = r.memory
+	if len(ln) > 0 {
+		r.ln = ln[0]
 	}
 	r.backend = &fakeBackend{grant: Grant{
 		ID: "6f1c", Name: "Outlook on Mac", Profile: "work", Mailbox: goodUser, Credential: "key-1",
@@ -143,7 +149,7 @@ func (r *rig) close() {
 // connect is a mail client's connection from an address.
 func (r *rig) connect(remote string) net.Conn {
 	r.t.Helper()
-	conn, err := r.ln.dial(context.Background(), netip.MustParseAddrPort(remote))
+	conn, err := r.memory.dial(context.Background(), netip.MustParseAddrPort(remote))
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -39,7 +39,9 @@ type Server struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// GreetAfter is how long a new connection may be silent before it is
-	// greeted in clear. 0: 400 ms. See greet for what hangs on it.
+	// greeted in clear. 0: 400 ms. A TLS client that is
+	// silent for longer cannot be saved, a clear-text client waits so long for
+	// its greeting: see session.open for how 400 ms were chosen.
 	GreetAfter time.Duration
 
 	// SignInTimeout is how long a client has to sign in, not counting the
@@ -73,10 +75,19 @@ type Server struct {
 	mu        sync.Mutex // guards what follows, and grant and since of each session
 	started   time.Time
 	listeners map[Protocol]string
-	sessions  map[*session]bool // every connection; true once signed in
-	pending   int               // connections not signed in
+	sessions  map[*session]phase // every connection
+	pending   int                // those in phase arriving
 	lastID    uint64
 }
+
+// phase is how far a connection has come.
+type phase int
+
+const (
+	arriving phase = iota // not signed in
+	open                  // signed in
+	leaving               // its session has ended, its connection is about to
+)
 
 func (s *Server) revalidateEvery() time.Duration { return cmp.Or(s.Revalidate, time.Minute) }
 func (s *Server) greetAfter() time.Duration      { return cmp.Or(s.GreetAfter, 400*time.Millisecond) }
@@ -154,7 +165,7 @@ func (s *Server) begin(listeners map[Protocol]net.Listener) error {
 		s.tls = s.TLS.Clone()
 		s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12)
 	}
-	s.started, s.listeners, s.sessions = time.Now().UTC(), addresses, map[*session]bool{}
+	s.started, s.listeners, s.sessions = time.Now().UTC(), addresses, map[*session]phase{}
 	return nil
 }
 
@@ -197,15 +208,16 @@ func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run f
 		_ = conn.Close()
 		return nil
 	}
-	s.pending++
 	s.lastID++
 	ctx, end := context.WithCancelCause(ctx)
 	sess := &session{
 		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, end: end, done: make(chan struct{}),
 		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()),
 	}
-	s.sessions[sess] = false
+	s.sessions[sess] = arriving
+	s.pending++
 	return func() {
+		defer close(sess.done)
 		defer end(nil)
 		defer s.remove(sess)
 		sess.run(ctx)
@@ -218,26 +230,33 @@ func (s *Server) register(sess *session, grant Grant) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sess.grant, sess.since = grant, time.Now().UTC()
-	s.sessions[sess] = true
-	s.pending--
+	s.move(sess, open)
 }
 
-// unregister takes register back.
-func (s *Server) unregister(sess *session) {
+// unregister makes it a connection in another phase again.
+func (s *Server) unregister(sess *session, to phase) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sessions[sess] = false
-	s.pending++
+	s.move(sess, to)
 }
 
 // remove forgets a connection.
 func (s *Server) remove(sess *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.sessions[sess] {
+	s.move(sess, leaving)
+	delete(s.sessions, sess)
+}
+
+// move keeps count. mu is held.
+func (s *Server) move(sess *session, to phase) {
+	if s.sessions[sess] == arriving {
 		s.pending--
 	}
-	delete(s.sessions, sess)
+	if to == arriving {
+		s.pending++
+	}
+	s.sessions[sess] = to
 }
 
 // live is a signed-in session with its grant.
@@ -251,8 +270,8 @@ func (s *Server) signedIn() []live {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []live
-	for sess, in := range s.sessions {
-		if in {
+	for sess, phase := range s.sessions {
+		if phase == open {
 			list = append(list, live{sess, sess.grant})
 		}
 	}
@@ -319,8 +338,8 @@ func await(closing []live) {
 func (s *Server) Sessions() []Session {
 	list := []Session{}
 	s.mu.Lock()
-	for sess, in := range s.sessions {
-		if in {
+	for sess, phase := range s.sessions {
+		if phase == open {
 			list = append(list, sess.info())
 		}
 	}

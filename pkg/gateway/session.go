@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -40,6 +42,9 @@ var protocols = map[Protocol]protocol{
 	IMAP: {imapGreet, imapAsk, imapUpstream, imapAccept, imapRefuse, imapBye},
 }
 
+// Protocols are those that this gateway serves, in alphabetical order.
+func Protocols() []Protocol { return slices.Sorted(maps.Keys(protocols)) }
+
 // credentials are what a client signs in with.
 type credentials struct {
 	user     string
@@ -55,7 +60,7 @@ type session struct {
 	client *client
 	log    *slog.Logger
 	end    context.CancelCauseFunc // ends the session, from any goroutine; the cause is an *ending
-	done   chan struct{}           // closed when the connection is
+	done   chan struct{}           // closed when the connection is and the server has forgotten it
 
 	deadline time.Time // for the client to have signed in
 	imap     imapState
@@ -75,7 +80,6 @@ type session struct {
 // run is the whole story of a session. ctx ends with an *ending as its cause,
 // or because the gateway shuts down.
 func (s *session) run(ctx context.Context) {
-	defer close(s.done)
 	defer s.client.raw.Close() // whatever happens
 	stop := whenDone(ctx, func() { s.client.farewell(s.proto.bye(endingOf(ctx).public)) })
 	err := s.guard(func() error { return s.talk(ctx) })
@@ -85,8 +89,8 @@ func (s *session) run(ctx context.Context) {
 	if e, ok := errors.AsType[*ending](err); ok {
 		s.client.farewell(s.proto.bye(e.public))
 	}
-	s.client.close()
 	s.logEnd(err)
+	s.client.close()
 }
 
 // whenDone runs f once ctx is done, in a goroutine of its own. stop takes that
@@ -215,7 +219,7 @@ func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up
 		err = &Refusal{Reason: Expired, Err: errExpired}
 	}
 	if err != nil {
-		s.server.unregister(s)
+		s.server.unregister(s, arriving)
 		up.close()
 		return grant, nil, "", err
 	}
@@ -225,6 +229,7 @@ func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up
 // serve tells the client that it is in, and passes bytes until the end.
 func (s *session) serve(ctx context.Context, up *upstream, welcome string, took time.Duration) error {
 	defer up.close()
+	defer s.server.unregister(s, leaving)
 	defer s.watch()()
 	s.log = s.log.With("app_password", s.grant.Name, "id", s.grant.ID, "mailbox", s.grant.Mailbox)
 	if err := s.proto.accept(s, welcome); err != nil {

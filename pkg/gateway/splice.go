@@ -63,7 +63,10 @@ func (s *session) splice(ctx context.Context, up *upstream) error {
 	case isReadError(fromUpstream):
 		return &ending{public: "the connection to the mail server was lost", cause: fmt.Errorf("upstream %s: %w", up.address, fromUpstream)}
 	}
-	return fromUpstream
+	if _, ok := errors.AsType[*ending](fromUpstream); ok {
+		return fromUpstream
+	}
+	return fmt.Errorf("the client's connection was lost: %w", fromUpstream)
 }
 
 // errUpstreamEnded is how sessions end that the client does not end.

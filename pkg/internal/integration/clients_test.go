@@ -5,6 +5,7 @@ package integration
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -24,6 +25,9 @@ type program struct {
 	// refusal is how it reports a wrong password; a regular expression.
 	refusal string
 }
+
+// wrong is well-formed, and no app password.
+const wrong = "wrongwrongwrongg"
 
 // refusedMutt is what mutt shows, with SASL modules or without, before it asks
 // for the password again.
@@ -63,7 +67,7 @@ func TestPrograms(t *testing.T) {
 	for _, p := range programs {
 		t.Run(p.name+" refused", func(t *testing.T) {
 			l, folder := l.in(t), t.TempDir()
-			r := p.fetch(l, "tls", "wrongwrongwrongg", folder)
+			r := p.fetch(l, "tls", wrong, folder)
 			if said := r.stdout + r.stderr; r.code == 0 || !regexp.MustCompile(p.refusal).MatchString(said) {
 				t.Errorf("exit code %d, without %s:\n%s", r.code, p.refusal, said)
 			}
@@ -200,14 +204,20 @@ set imap_user="%s" imap_pass="%s" imap_login="$imap_user"
 set certificate_file="%s" ssl_starttls=%s ssl_force_tls=%s ssl_verify_host=yes
 set header_cache="" message_cachedir="" record="" postponed="" mail_check=600 net_inc=0 read_inc=0
 set pipe_split=yes pipe_decode=no pipe_sep="" wait_key=no pager_stop=yes quit=yes
-push "<display-message><exit><tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter><exit>"
+macro pager X "<exit><tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter><exit>"
+push "<first-entry><display-message>"
 `, scheme, port, mailbox, password, l.ca, yesNo[way == "starttls"], yesNo[way != "clear"], folder))
-	p := l.start("script", "--quiet", "--return", "--flush", "--command", "exec mutt -n -F "+rc, filepath.Join(l.t.TempDir(), "typescript"))
-	if password == "wrongwrongwrongg" { // it asks for another one
+	p := l.start("script", "--quiet", "--return", "--flush", "--command", "TERM=vt100 exec mutt -n -F "+rc, filepath.Join(l.t.TempDir(), "typescript"))
+	if password == wrong { // it asks for another one
 		refused := regexp.MustCompile(refusedMutt)
 		eventually(l.t, "mutt's refusal", func() bool { return refused.MatchString(p.out.String()) })
 		p.kill()
 		return result{stdout: p.out.String(), code: -1}
 	}
+	for _, shown := range []string{"attachments", "latin1", "dots", "hello"} { // of the list, and the first message
+		p.await(shown)
+	}
+	_, err := io.WriteString(p.stdin, "X")
+	must(l.t, err)
 	return result{stdout: p.out.String(), code: p.wait(20 * time.Second)}
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "o365pw")
-		build := exec.Command("go", "build", "-race", "-o", binary, "github.com/o365pw/o365pw/cmd/o365pw")
+		build := exec.Command("go", "build", "-race", "-buildvcs=false", "-o", binary, "github.com/o365pw/o365pw/cmd/o365pw")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build o365pw: %v\n%s", err, out)
 			return 1
@@ -176,22 +177,23 @@ func (l *lab) try(input, program string, args ...string) result {
 
 // process is a program that runs beside the test.
 type process struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	out *buffer // stdout and stderr
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *buffer // stdout and stderr
 }
 
-// start runs a program until it ends or the test does. Its stdin is open and
-// silent.
+// start runs a program until it ends or the test does. Its stdin is open.
 func (l *lab) start(program string, args ...string) *process {
 	l.t.Helper()
 	p := &process{t: l.t, cmd: exec.Command(tool(l.t, program), args...), out: &buffer{}}
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = l.env, l.dir, p.out, p.out
-	stdin, err := p.cmd.StdinPipe()
+	var err error
+	p.stdin, err = p.cmd.StdinPipe()
 	must(l.t, err)
 	must(l.t, p.cmd.Start())
 	l.t.Cleanup(func() {
-		stdin.Close()
+		p.stdin.Close()
 		if p.cmd.ProcessState == nil {
 			p.kill()
 		}

@@ -46,7 +46,7 @@ func (p Player) Play(t testing.TB, s *Script) {
 				end.open(conn)
 			}
 		}
-		if step.Action == Send && !step.Upstream {
+		if step.Action == Send && !step.Upstream && end.conn != nil {
 			if at := p.Split - sent; at > 0 && at < len(step.Text) {
 				end.send(step.Text[:at])
 				end.send(step.Text[at:])
