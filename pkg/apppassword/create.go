@@ -202,6 +202,7 @@ func (m *Manager) addPassword(ctx context.Context, req Request, note *Pending) (
 			policy.Max = limit
 		}
 		shorter := nextShorter(policy.Asked, policy.Max)
+		policy.Shorter = shorter
 		if req.ExpiresAsked || shorter == 0 {
 			return cred, text, expires, policy
 		}
@@ -254,7 +255,7 @@ func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (b
 	}
 	start := time.Now()
 	for {
-		m.progress("waiting for Entra to accept the new secret (%s)", time.Since(start).Round(time.Second))
+		m.progress("waiting for Entra to accept the new secret")
 		_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
 		if err == nil {
 			return true, nil
@@ -293,7 +294,8 @@ func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	m.progress("undoing")
-	if uerr := m.removeCredential(ctx, note.ClientID, keyID, nil); uerr != nil {
+	settled, uerr := m.removeCredential(ctx, note.ClientID, keyID, note.Since, nil)
+	if uerr != nil {
 		return &LeftBehindError{Name: note.Name, KeyIDs: []string{keyID}, Cause: err, Undo: uerr}
 	}
 	// The secret opens nothing any more; an item that cannot be deleted now
@@ -301,10 +303,13 @@ func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err erro
 	if kerr := m.Keychain.Delete(ctx, itemKey(keyID)); kerr != nil && !errors.Is(kerr, secret.ErrNotFound) {
 		return err
 	}
-	if rerr := m.Registry.Update(ctx, func(s *State) error { s.remove(keyID); s.forget(note); return nil }); rerr != nil {
-		return errors.Join(err, rerr)
-	}
-	return err
+	rerr := m.Registry.Update(ctx, func(s *State) error {
+		if s.remove(keyID); settled {
+			s.forget(note)
+		}
+		return nil
+	})
+	return errors.Join(err, rerr)
 }
 
 // afterFailedAdd keeps the note where a credential may have been left, and

@@ -90,6 +90,7 @@ type PolicyError struct {
 	ForbidsSecrets bool          // no client secrets at all
 	Max            time.Duration // longest life allowed; 0 where it could not be read
 	Asked          time.Duration
+	Shorter        time.Duration // what may be worth a try; 0 where nothing is
 	Err            error
 }
 

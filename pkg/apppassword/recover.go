@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
-// Interrupted are the notes of this profile's creates that may have left
-// something in Entra: they did not end and are not running, or an answer to
-// them was lost. It changes nothing.
+// Interrupted are the notes of what this profile may have left in Entra: by a
+// create that did not end and is not running, by a lost answer, or by a
+// removal that Graph has not taken yet. It changes nothing.
 func (m *Manager) Interrupted() ([]Pending, error) {
 	s, err := m.Registry.Load()
 	if err != nil {
@@ -65,18 +66,22 @@ func (m *Manager) recoverLocked(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
 		}
+		done := len(ids) > 0
 		for _, id := range ids {
 			m.progress("removing what an interrupted create of %q left", note.Name)
-			if err := m.removeCredential(ctx, note.ClientID, id, nil); err != nil {
+			settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since, nil)
+			if done = done && settled; err != nil {
 				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
 			}
 			if err := m.Keychain.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
 				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
 			}
-			m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
+			if settled {
+				m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
+			}
 		}
 		// A credential so young may not be listed yet: look again later.
-		if len(ids) == 0 && m.now().Sub(note.Since) < replication {
+		if !done && m.now().Sub(note.Since) < replication {
 			continue
 		}
 		if err := m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil }); err != nil {
@@ -119,12 +124,20 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 }
 
 // removeCredential takes the credential off the application and sees that it
-// is gone. One that is not there is removed already.
-// taken, where not nil, is called once Graph has taken the removal.
-func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, taken func()) error {
-	err := m.Graph.RemovePassword(ctx, clientID, keyID, taken)
+// is gone. One that is not there is removed already. settled is false where
+// Graph has not taken the removal of a credential so young that it may yet
+// appear: whoever calls leaves a note, so that it is removed then. taken, where
+// not nil, is called once Graph has taken the removal.
+func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, made time.Time, taken func()) (settled bool, err error) {
+	settled = m.now().Sub(made) > replication
+	err = m.Graph.RemovePassword(ctx, clientID, keyID, func() {
+		settled = true
+		if taken != nil {
+			taken()
+		}
+	})
 	if ge, ok := errors.AsType[*graph.Error](err); ok && (ge.IsNoSuchCredential() || ge.IsNotFound()) {
-		return nil
+		err = nil
 	}
-	return err
+	return settled, err
 }

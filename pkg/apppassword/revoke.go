@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
@@ -51,7 +53,8 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	}
 	m.progress("revoking %s", displayName(e))
 	if e.Status == RemoteOnly {
-		return m.removeCredential(ctx, e.ClientID, e.ID, nil)
+		_, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
+		return err
 	}
 	// What Graph has done must not stop halfway here, whatever interrupts.
 	inner := context.WithoutCancel(ctx)
@@ -68,8 +71,10 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 			return nil
 		})
 	}
+	settled := true
 	if e.Status != Revoked || e.Remote {
-		if err := m.removeCredential(ctx, e.ClientID, e.ID, mark); err != nil {
+		var err error
+		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, e.Created, mark); err != nil {
 			return err
 		}
 	}
@@ -79,7 +84,13 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	if err := m.Keychain.Delete(inner, itemKey(e.ID)); err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return &HalfRevokedError{Name: e.Name, Err: err}
 	}
-	return m.Registry.Update(inner, func(s *State) error { s.remove(e.ID); return nil })
+	return m.Registry.Update(inner, func(s *State) error {
+		if s.remove(e.ID); !settled {
+			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: e.Profile, Tenant: e.Tenant, ClientID: e.ClientID,
+				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID})
+		}
+		return nil
+	})
 }
 
 func displayName(e Entry) string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/config"
@@ -158,11 +159,15 @@ func adviseAppPassword(err error) (advice, bool) {
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
 		case e.ForbidsSecrets:
-			return advice{refused, "use --backing certificate, which needs no client secret; or an administrator exempts the application in Entra (Enterprise apps > Application policies)"}, true
+			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); --backing certificate, which needs no client secret, is not in this version yet"}, true
 		case e.Max > 0:
 			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
 		}
-		return advice{refused, "ask for less, such as --expires 90d, or leave --expires out to get the longest that is allowed"}, true
+		hint := "leave --expires out to get the longest that is allowed"
+		if e.Shorter > 0 {
+			hint = "ask for less, such as --expires " + apppassword.Days(e.Shorter+time.Minute) + ", or " + hint
+		}
+		return advice{refused, hint}, true
 	}
 	if e, ok := errors.AsType[*apppassword.UnusableError](err); ok {
 		a := advise(e.Err)

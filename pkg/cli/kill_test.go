@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +99,13 @@ func (m *machine) watch(before, after func(int, *http.Request)) {
 	m.seen, m.before, m.after = 0, before, after
 }
 
+// requests is how many the last process has made.
+func (m *machine) requests() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.seen
+}
+
 func (m *machine) command(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	cmd := exec.Command("o365pw", args...)
 	var out bytes.Buffer
@@ -121,12 +129,11 @@ func (m *machine) run(args ...string) string {
 // ended before.
 func (m *machine) killAt(n int, before bool, args ...string) bool {
 	m.t.Helper()
-	cmd, out := m.command(args...)
-	killed := false
+	p := m.start(args...)
+	var killed atomic.Bool
 	kill := func(i int, _ *http.Request) {
-		if i == n && !killed {
-			killed = true
-			_ = cmd.Process.Kill()
+		if i == n && killed.CompareAndSwap(false, true) {
+			p.signal(os.Kill)
 		}
 	}
 	if before {
@@ -134,12 +141,40 @@ func (m *machine) killAt(n int, before bool, args ...string) bool {
 	} else {
 		m.watch(nil, kill)
 	}
-	err := cmd.Run()
+	err := p.run()
 	m.watch(nil, nil)
-	if !killed && err != nil {
-		m.t.Fatalf("o365pw %v: %v\n%s", args, err, out)
+	if !killed.Load() && err != nil {
+		m.t.Fatalf("o365pw %v: %v\n%s", args, err, p.out)
 	}
-	return killed
+	return killed.Load()
+}
+
+// process is a command that hooks may signal while it runs.
+type process struct {
+	cmd     *exec.Cmd
+	out     *bytes.Buffer
+	started chan *os.Process
+}
+
+// start prepares a command; run starts it.
+func (m *machine) start(args ...string) *process {
+	cmd, out := m.command(args...)
+	return &process{cmd: cmd, out: out, started: make(chan *os.Process, 1)}
+}
+
+func (p *process) run() error {
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	p.started <- p.cmd.Process
+	return p.cmd.Wait()
+}
+
+// signal may be called from any goroutine, and before run has started it.
+func (p *process) signal(sig os.Signal) {
+	proc := <-p.started
+	p.started <- proc
+	_ = proc.Signal(sig)
 }
 
 type registry struct {
@@ -228,23 +263,18 @@ func TestKillCreateAtEachRequest(t *testing.T) {
 // last answer and the end, when keychain and registry are written.
 func TestKillCreateAfterItsLastRequest(t *testing.T) {
 	t.Parallel()
-	var last int
 	probe := newMachine(t)
-	probe.watch(nil, nil)
-	cmd, out := probe.command("create", "probe")
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	last = probe.seen
+	probe.run("create", "probe")
+	last := probe.requests()
 	for _, d := range []time.Duration{0, 1, 2, 3, 4, 6, 8, 10, 13, 16, 20, 25, 30, 40} {
 		m := newMachine(t)
-		cmd, _ := m.command("create", "victim")
+		p := m.start("create", "victim")
 		m.watch(nil, func(n int, _ *http.Request) {
 			if n == last {
-				time.AfterFunc(d*time.Millisecond, func() { _ = cmd.Process.Kill() })
+				time.AfterFunc(d*time.Millisecond, func() { p.signal(os.Kill) })
 			}
 		})
-		_ = cmd.Run() // killed or not: what counts is what is left
+		_ = p.run() // killed or not: what counts is what is left
 		m.watch(nil, nil)
 		m.allKnown()
 		m.settled()
@@ -286,18 +316,18 @@ func TestKillRevokeAtEachRequest(t *testing.T) {
 func TestInterruptedCreateIsNamed(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
-	m.sandbox.SetFaults(func(f *sandbox.Faults) { f.NoServicePrincipal = false; f.ReplicationDelay = 0 })
-	cmd, out := m.command("create", "victim")
+	p := m.start("create", "victim")
 	m.watch(func(n int, r *http.Request) {
 		// The second token request is for Exchange, with the new secret.
 		if strings.HasSuffix(r.URL.Path, "/token") && n > 1 {
-			_ = cmd.Process.Signal(os.Interrupt)
+			p.signal(os.Interrupt)
 			time.Sleep(200 * time.Millisecond) // it must be noticed before the answer
 		}
 	}, nil)
-	err := cmd.Run()
+	err := p.run()
+	out := p.out
 	m.watch(nil, nil)
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
+	if code := p.cmd.ProcessState.ExitCode(); code != 130 {
 		t.Errorf("exit code %d, %v\n%s", code, err, out)
 	}
 	if c := m.sandbox.Credentials(); len(c) != 0 {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -110,7 +111,7 @@ func TestNoSecretIsWritten(t *testing.T) {
 		run("revoke", "with a fault", "--yes", "--if-exists")
 	}
 	run("list")
-	attended := append(m.env, "AZURE_CLIENT_ID=", "AZURE_CLIENT_SECRET=", "BROWSER=browser")
+	attended := append(slices.Clone(m.env), "AZURE_CLIENT_ID=", "AZURE_CLIENT_SECRET=", "BROWSER=browser")
 	for _, args := range [][]string{{"login"}, {"login", "--device-code"}, {"list"}, {"status"}} {
 		cmd, out := m.command(append(args, "--verbose")...)
 		cmd.Env = attended

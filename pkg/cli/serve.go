@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -87,8 +88,8 @@ type gatewayRun struct {
 
 // newGateway makes everything ready to serve: after it only Serve itself can
 // fail. What it opened is closed again on an error.
-func (a *app) newGateway(ctx context.Context, o serveOptions) (g *gatewayRun, err error) {
-	g = &gatewayRun{a: a, keychains: map[string]secret.Keychain{}, log: a.gatewayLog()}
+func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, err error) {
+	g := &gatewayRun{a: a, keychains: map[string]secret.Keychain{}, log: a.gatewayLog()}
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return nil, err
@@ -207,6 +208,8 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 		host, _, _ := net.SplitHostPort(addrs[p])
 		g.names = append(g.names, listenNames(host)...)
 	}
+	slices.Sort(g.names)
+	g.names = slices.Compact(g.names)
 	if len(g.listeners) == 0 {
 		return &config.Error{Key: "gateway", Problem: "there is no protocol to listen for", Hint: "set imap = \"127.0.0.1:1993\" in [gateway]"}
 	}

@@ -48,6 +48,18 @@ type statusSignIn struct {
 	Username string     `json:"username"`
 	Since    *time.Time `json:"since"`
 	OK       bool       `json:"ok"`
+	Ended    bool       `json:"ended"` // it was refused: sign in again
+}
+
+// doubt says why a sign-in that is there may not serve.
+func (s statusSignIn) doubt(ended string) string {
+	switch {
+	case s.OK:
+		return ""
+	case s.Ended:
+		return ", " + ended
+	}
+	return ", not checked"
 }
 
 type statusApp struct {
@@ -178,6 +190,7 @@ func (a *app) signInStatus(ctx context.Context, s *session, st *statusJSON) {
 		return // one fault is enough
 	}
 	if _, err := s.source.Token(ctx); err != nil {
+		st.SignIn.Ended = advise(err).code == signInRequired
 		st.fault(err)
 		return
 	}
@@ -190,7 +203,7 @@ func (a *app) signInStatus(ctx context.Context, s *session, st *statusJSON) {
 	app, err := s.graph.Application(ctx, s.profile.ClientID)
 	if err != nil {
 		if advise(err).code == signInRequired {
-			st.SignIn.OK = false
+			st.SignIn.OK, st.SignIn.Ended = false, true
 		}
 		st.fault(err)
 		return
@@ -206,11 +219,9 @@ func (a *app) printStatus(st statusJSON) error {
 	line("Profile", "%s (tenant %s, cloud %s)", st.Profile, st.Tenant, st.Cloud)
 	switch {
 	case st.SignIn.By != string(bySignIn):
-		line("Sign-in", "by %s%s", st.SignIn.By, map[bool]string{false: ", refused"}[st.SignIn.OK])
-	case st.SignIn.Username != "" && st.SignIn.OK:
-		line("Sign-in", "%s, since %s", st.SignIn.Username, relativeOr(st.SignIn.Since, a.Now()))
+		line("Sign-in", "by %s%s", st.SignIn.By, st.SignIn.doubt("refused"))
 	case st.SignIn.Username != "":
-		line("Sign-in", "%s, no longer good", st.SignIn.Username)
+		line("Sign-in", "%s, since %s%s", st.SignIn.Username, relativeOr(st.SignIn.Since, a.Now()), st.SignIn.doubt("no longer good"))
 	default:
 		line("Sign-in", "none")
 	}

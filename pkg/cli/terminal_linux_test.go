@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -197,7 +198,7 @@ func TestTerminalAsksForPassphrase(t *testing.T) {
 	}
 	// Without a terminal nobody is asked.
 	cmd, out := m.command("show", "x", "--password")
-	cmd.Env = append(cmd.Env, noPassphrase...)
+	cmd.Env = append(slices.Clone(cmd.Env), noPassphrase...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "O365PW_KEYCHAIN_PASSPHRASE_FILE") {
 		t.Errorf("%v\n%s", err, out)
@@ -207,7 +208,7 @@ func TestTerminalAsksForPassphrase(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, out = m.command("show", "x", "--password")
-	cmd.Env = append(append(cmd.Env, noPassphrase...), "O365PW_KEYCHAIN_PASSPHRASE_FILE="+file)
+	cmd.Env = append(append(slices.Clone(cmd.Env), noPassphrase...), "O365PW_KEYCHAIN_PASSPHRASE_FILE="+file)
 	if err := cmd.Run(); err != nil {
 		t.Errorf("passphrase from a file: %v\n%s", err, out)
 	}

@@ -177,8 +177,9 @@ func (s *session) startTLS(ctx context.Context) error {
 		return errors.New("the client began TLS, for which the gateway has no certificate")
 	}
 	if err := s.client.startTLS(ctx, s.server.tls); err != nil {
-		if strings.Contains(err.Error(), "certificate") {
-			// The alerts bad_certificate, unknown_ca and their like.
+		if msg := err.Error(); strings.Contains(msg, "certificate") || strings.Contains(msg, "bad record MAC") {
+			// The alerts bad_certificate, unknown_ca and their like; some
+			// clients send theirs before they use the keys it is awaited under.
 			return fmt.Errorf("TLS handshake: %w: the client does not trust the gateway's certificate: import the CA certificate there", err)
 		}
 		return fmt.Errorf("TLS handshake: %w", err)

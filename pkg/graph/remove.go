@@ -39,7 +39,8 @@ const (
 // afterwards failed or still show it.
 //
 // taken, where not nil, is called once, as soon as Graph has taken the removal
-// and before it is confirmed: from then on the credential ends.
+// (or may have: its answer was lost) and before it is confirmed: from then on
+// the credential ends.
 // https://learn.microsoft.com/graph/api/application-removepassword
 func (c *Client) RemovePassword(ctx context.Context, appID, keyID string, taken func()) error {
 	base, err := c.applicationURL(appID)
@@ -67,7 +68,7 @@ func (c *Client) RemovePassword(ctx context.Context, appID, keyID string, taken 
 	removed := false // Graph took it, or may have
 	for round := 1; ; round++ {
 		removed = removed || err == nil || resp.lost
-		if err == nil && taken != nil {
+		if removed && taken != nil {
 			taken()
 			taken = nil
 		}
