@@ -26,10 +26,14 @@ import (
 	"github.com/o365pw/o365pw/pkg/sandbox"
 )
 
+const quickExit = "atexit_sleep_ms=0"
+
 // TestMain lets the test binary be the program itself: scripts run the real
 // main in a process of its own. Only the cost of the keychain's passphrase is
 // lowered.
 func TestMain(m *testing.M) {
+	// The race detector keeps every process for a second when it ends.
+	os.Setenv("GORACE", quickExit)
 	testscript.Main(m, map[string]func(){
 		"o365pw": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -111,6 +115,7 @@ func setupScript(e *testscript.Env) error {
 	id, secret := s.sandbox.AdminClient()
 	s.secrets = append(s.secrets, secret)
 	for k, v := range map[string]string{
+		"GORACE":                     quickExit,
 		"HOME":                       filepath.Join(e.WorkDir, "home"),
 		"O365PW_CONFIG":              filepath.Join(e.WorkDir, "config.toml"),
 		"O365PW_STATE":               filepath.Join(e.WorkDir, "state"),
