@@ -12,6 +12,8 @@ import (
 )
 
 func main() {
+	// A reader that leaves early ends nothing halfway: the write fails instead.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Main(ctx, cli.OS())
 	stop()

@@ -103,7 +103,13 @@ func newFixture(t *testing.T) *fixture {
 		Profile: config.Profile{Name: "work", Tenant: srv.Tenant, ClientID: client, Keychain: "file",
 			Cloud: config.Cloud{ExchangeResource: "https://outlook.office365.com"}},
 		Graph: &graph.Client{BaseURL: srv.Graph(), Token: token, Pause: time.Millisecond, ConfirmWait: 5 * time.Second},
-		Entra: &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant, MaxWait: -1}, Keychain: f.keychain, Registry: Registry{Dir: t.TempDir()},
+		Entra: &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant, MaxWait: -1}, Registry: Registry{Dir: t.TempDir()},
+		Keychains: func(kind string) (secret.Keychain, error) {
+			if kind != "file" {
+				return nil, errors.New("no such keychain: " + kind)
+			}
+			return f.keychain, nil
+		},
 		Warn:     func(format string, args ...any) { f.warned = append(f.warned, format) },
 		WaitStep: time.Millisecond, ReadPause: time.Millisecond,
 	}
@@ -146,7 +152,7 @@ func TestCreateUndoesWhatFails(t *testing.T) {
 				f.keychain.failing(func(op, key string) error { return broken })
 			case "keychain":
 				f.keychain.failing(func(op, key string) error {
-					if op == "set" && key != ProbeKey {
+					if op == "set" && !strings.HasPrefix(key, "probe/") {
 						return broken
 					}
 					return nil
@@ -154,7 +160,7 @@ func TestCreateUndoesWhatFails(t *testing.T) {
 			case "registry":
 				// The folder of the registry goes away while Entra is asked.
 				f.keychain.failing(func(op, key string) error {
-					if op == "set" && key != ProbeKey {
+					if op == "set" && !strings.HasPrefix(key, "probe/") {
 						if err := os.WriteFile(f.Registry.Path(), []byte("{"), 0o600); err != nil {
 							t.Error(err)
 						}
@@ -181,7 +187,7 @@ func TestCreateUndoesWhatFails(t *testing.T) {
 func TestCreateNamesWhatItCannotUndo(t *testing.T) {
 	f := newFixture(t)
 	f.keychain.failing(func(op, key string) error {
-		if op == "set" && key != ProbeKey {
+		if op == "set" && !strings.HasPrefix(key, "probe/") {
 			f.sandbox.SetFaults(func(f *sandbox.Faults) { f.Forbidden = true })
 			return errors.New("broken")
 		}
@@ -288,7 +294,7 @@ func TestRevokeGoesOnAfterEachFailure(t *testing.T) {
 }
 
 func TestDamagedRegistryIsLeftAlone(t *testing.T) {
-	for _, content := range []string{"", "{", "[]", `{"version":2,"appPasswords":[]}`, `{"version":1,"appPasswords":[{"id":""}]}`, `{"version":1,"appPasswords":[{"id":"a"},{"id":"a"}]}`} {
+	for _, content := range []string{"", "{", "[]", `{"appPasswords":[]}`, `{"version":1,"appPasswords":[{"id":""}]}`, `{"version":1,"appPasswords":[{"id":"a"},{"id":"a"}]}`} {
 		r := Registry{Dir: t.TempDir()}
 		if err := os.WriteFile(r.Path(), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -409,5 +415,12 @@ func TestChecks(t *testing.T) {
 		if _, err := ParseNetworks([]string{n}); err == nil {
 			t.Errorf("the network %q is taken", n)
 		}
+	}
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

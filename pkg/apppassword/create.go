@@ -87,15 +87,23 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	if err := req.check(m.now()); err != nil {
 		return Created{}, err
 	}
+	if m.Registry.Dir == "" {
+		return Created{}, ErrNoState
+	}
+	m.progress("waiting for another create of this profile")
 	unlock, err := durable.Lock(ctx, m.createLock())
 	if err != nil {
-		return Created{}, fmt.Errorf("another create of this profile is running: %w", err)
+		return Created{}, err
 	}
 	defer unlock()
 	if err := m.checkFree(ctx, req.Name); err != nil {
 		return Created{}, err
 	}
-	if err := ProbeKeychain(ctx, m.Keychain); err != nil {
+	keychain, err := m.Keychains(m.Profile.Keychain)
+	if err == nil {
+		err = ProbeKeychain(ctx, keychain, "create/"+m.Profile.Name)
+	}
+	if err != nil {
 		return Created{}, fmt.Errorf("nothing was made, since the app password could not be kept: %w", err)
 	}
 
@@ -106,7 +114,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, m.afterFailedAdd(ctx, note, err)
 	}
 	rec := Record{
-		ID: cred.KeyID, Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, ClientID: m.Profile.ClientID,
+		ID: cred.KeyID, Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, Cloud: m.Profile.Cloud.Name, ClientID: m.Profile.ClientID,
 		Mailboxes: req.Mailboxes, Allow: req.Allow, Networks: append([]netip.Prefix{}, req.Networks...),
 		Backing: BackingSecret, Hint: cred.Hint, Keychain: m.Profile.Keychain,
 		Created: m.now().UTC().Truncate(time.Second), Expires: expires.UTC(),
@@ -126,7 +134,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		}
 	}
 	s := secrets{Password: Generate(), Backing: clientSecret}
-	if err := storeSecrets(ctx, m.Keychain, rec.ID, s); err != nil {
+	if err := storeSecrets(ctx, keychain, rec.ID, s); err != nil {
 		return Created{}, fmt.Errorf("put the app password into the keychain: %w", err)
 	}
 	err = m.Registry.Update(ctx, func(st *State) error {
@@ -189,6 +197,9 @@ func (m *Manager) addPassword(ctx context.Context, req Request, note *Pending) (
 					Days(req.Expires.Sub(m.now())), cred.End.Local().Format("2 January 2006"))
 			}
 			return cred, text, cred.End, nil
+		}
+		if _, ambiguous := errors.AsType[*graph.AmbiguousError](err); ambiguous {
+			return cred, text, expires, err
 		}
 		ge, ok := errors.AsType[*graph.Error](err)
 		if !ok || !(ge.PolicyForbidsSecrets() || ge.PolicyLifetime()) {
@@ -300,7 +311,7 @@ func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err erro
 	}
 	// The secret opens nothing any more; an item that cannot be deleted now
 	// is deleted by the next create, which still finds the note.
-	if kerr := m.Keychain.Delete(ctx, itemKey(keyID)); kerr != nil && !errors.Is(kerr, secret.ErrNotFound) {
+	if kerr := m.deleteItem(ctx, note.Keychain, keyID); kerr != nil {
 		return err
 	}
 	rerr := m.Registry.Update(ctx, func(s *State) error {

@@ -75,14 +75,27 @@ type LeftBehindError struct {
 }
 
 func (e *LeftBehindError) Error() string {
+	if len(e.KeyIDs) == 0 && e.Undo == nil {
+		return e.Cause.Error() // it names what it may have left
+	}
 	which := "possibly a client secret named " + fmt.Sprintf("%q", e.Name)
 	if len(e.KeyIDs) > 0 {
 		which = "client secret " + strings.Join(e.KeyIDs, ", ")
 	}
-	return fmt.Sprintf("%v; %s was left in Entra, since removing it failed: %v", e.Cause, which, e.Undo)
+	text := fmt.Sprintf("%v; %s was left in Entra", e.Cause, which)
+	if e.Undo != nil {
+		text += fmt.Sprintf(", since removing it failed: %v", e.Undo)
+	}
+	return text
 }
 
-func (e *LeftBehindError) Unwrap() []error { return []error{e.Cause, e.Undo} }
+// Unwrap gives the cause and, where there is one, the failure of the undo.
+func (e *LeftBehindError) Unwrap() []error {
+	if e.Undo == nil {
+		return []error{e.Cause}
+	}
+	return []error{e.Cause, e.Undo}
+}
 
 // PolicyError tells that the tenant's app management policy refuses the
 // credential. Nothing was made.

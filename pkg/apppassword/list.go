@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
@@ -34,8 +35,9 @@ func (m *Manager) Local() ([]Entry, error) {
 	return out, nil
 }
 
-// rereads is how often List looks again before it calls a young record
-// revoked: Graph's reads lag behind its writes and disagree for a while.
+// rereads is how often List looks again before it shows a young record as
+// revoked: Graph's reads lag behind its writes and disagree for a while. What
+// is shown decides nothing: Revoke asks Graph for itself.
 const rereads = 3
 
 // List joins the registry with the password credentials of the application.
@@ -52,7 +54,7 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 		return nil, err
 	}
 	youngMissing := func(e Entry) bool {
-		return m.expected(e) && !remote.has(e) && m.now().Sub(e.Created) < replication
+		return remote.expected(e) && !remote.has(e) && m.now().Sub(e.Created) < replication
 	}
 	for range rereads {
 		if !slices.ContainsFunc(local, youngMissing) {
@@ -69,16 +71,17 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 	}
 	for i, e := range local {
 		local[i].Remote = remote.has(e)
-		if m.expected(e) && !local[i].Remote {
+		if remote.expected(e) && !local[i].Remote {
 			local[i].Status = Revoked
 		}
 	}
 	return append(local, remote.unknown(m, local)...), nil
 }
 
-// expected tells whether Graph, as this profile reaches it, should show e.
-func (m *Manager) expected(e Entry) bool {
-	return e.Status != Revoked && e.Tenant == m.Profile.Tenant && e.Backing == BackingSecret
+// expected tells whether Graph, as it was read, should show e.
+func (rc remoteCredentials) expected(e Entry) bool {
+	_, read := rc.byApp[strings.ToLower(e.ClientID)]
+	return read && e.Status != Revoked && e.Backing == BackingSecret
 }
 
 // pause waits between two reads that are to be compared.
@@ -91,35 +94,44 @@ func (m *Manager) pause(ctx context.Context) error {
 	}
 }
 
-// remoteCredentials are what Graph shows, by application.
+// remoteCredentials are what Graph shows, by client id in lower case.
 type remoteCredentials struct {
 	apps  []string // in the order they were read
 	byApp map[string][]graph.PasswordCredential
 }
 
-// remote reads the profile's application and those of the records.
+// remote reads the profile's application and those of the records. An
+// application that the profile no longer names and that cannot be read is
+// warned of: what belongs to it is shown as the registry has it.
 func (m *Manager) remote(ctx context.Context, local []Entry) (remoteCredentials, error) {
-	rc := remoteCredentials{apps: []string{m.Profile.ClientID}, byApp: map[string][]graph.PasswordCredential{}}
+	rc := remoteCredentials{byApp: map[string][]graph.PasswordCredential{}}
+	own := strings.ToLower(m.Profile.ClientID)
+	apps := []string{own}
 	for _, e := range local {
-		if e.Tenant == m.Profile.Tenant && !slices.Contains(rc.apps, e.ClientID) {
-			rc.apps = append(rc.apps, e.ClientID)
+		if id := strings.ToLower(e.ClientID); m.reaches(e.Tenant, e.ClientID) && !slices.Contains(apps, id) {
+			apps = append(apps, id)
 		}
 	}
-	for _, clientID := range rc.apps {
-		app, err := m.Graph.Application(ctx, clientID)
-		if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() && clientID != m.Profile.ClientID {
-			continue // deleted, with all its credentials
+	for _, id := range apps {
+		app, err := m.Graph.Application(ctx, id)
+		if ge, ok := errors.AsType[*graph.Error](err); ok && ge.IsNotFound() && id != own {
+			err = nil // deleted, with all its credentials
 		}
-		if err != nil {
+		switch {
+		case err != nil && (id == own || ctx.Err() != nil):
 			return rc, err
+		case err != nil:
+			m.warn("the application %s, which this profile named before, cannot be read: %v", id, err)
+			continue
 		}
-		rc.byApp[clientID] = app.PasswordCredentials
+		rc.apps = append(rc.apps, id)
+		rc.byApp[id] = app.PasswordCredentials
 	}
 	return rc, nil
 }
 
 func (rc remoteCredentials) has(e Entry) bool {
-	return slices.ContainsFunc(rc.byApp[e.ClientID], func(c graph.PasswordCredential) bool { return c.KeyID == e.ID })
+	return slices.ContainsFunc(rc.byApp[strings.ToLower(e.ClientID)], func(c graph.PasswordCredential) bool { return c.KeyID == e.ID })
 }
 
 func (rc remoteCredentials) merge(other remoteCredentials) {

@@ -3,7 +3,9 @@ package apppassword
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/config"
@@ -18,10 +20,14 @@ import (
 type Manager struct {
 	Profile  config.Profile
 	Graph    *graph.Client
-	Policies *graph.Client   // Graph with a token that may read policies; nil: policies are not read
-	Entra    *entra.Client   // for tokens of the new secret, in the profile's tenant
-	Keychain secret.Keychain // not asked before a secret is needed
+	Policies *graph.Client // Graph with a token that may read policies; nil: policies are not read
+	Entra    *entra.Client // for tokens of the new secret, in the profile's tenant
 	Registry Registry
+
+	// Keychains gives the keychain of a kind: the profile's for what is made,
+	// the record's for what was made before. None is asked before a secret is
+	// needed.
+	Keychains func(kind string) (secret.Keychain, error)
 
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
@@ -57,15 +63,37 @@ func (m *Manager) warn(format string, args ...any) {
 	}
 }
 
-// records are the profile's own of the registry's.
+// records are those of the registry that belong to the profile, or to its
+// application: the profile may have been renamed, or share the application
+// with another.
 func (m *Manager) records(s State) []Record {
 	var out []Record
 	for _, r := range s.AppPasswords {
-		if r.Profile == m.Profile.Name {
+		if r.Profile == m.Profile.Name || strings.EqualFold(r.ClientID, m.Profile.ClientID) {
 			out = append(out, r)
 		}
 	}
 	return out
+}
+
+// reaches tells whether the profile's sign-in can see that application. A
+// client id says so by itself; a tenant can be spelt in several ways, so that
+// two that differ may be one.
+func (m *Manager) reaches(tenant, clientID string) bool {
+	return strings.EqualFold(clientID, m.Profile.ClientID) || strings.EqualFold(tenant, m.Profile.Tenant)
+}
+
+// deleteItem removes the keychain item of an app password; one that is not
+// there is removed already.
+func (m *Manager) deleteItem(ctx context.Context, kind, id string) error {
+	k, err := m.Keychains(kind)
+	if err != nil {
+		return err
+	}
+	if err := k.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
+		return err
+	}
+	return nil
 }
 
 // secrets is the keychain item of one app password: what the mail client
@@ -84,10 +112,6 @@ type secretsItem struct {
 }
 
 func itemKey(id string) string { return "app-password/" + id }
-
-// ProbeKey is the keychain item that is written, read and removed to find out
-// whether the keychain works.
-const ProbeKey = "probe"
 
 func storeSecrets(ctx context.Context, k secret.Keychain, id string, s secrets) error {
 	b, err := json.Marshal(secretsItem{Version: 1, Password: s.Password.Reveal(), Secret: s.Backing.Reveal()})
@@ -111,26 +135,31 @@ func loadSecrets(ctx context.Context, k secret.Keychain, id string) (secrets, er
 }
 
 // ProbeKeychain proves that the keychain takes and gives back a secret, so
-// that nothing is made that could not be kept.
-func ProbeKeychain(ctx context.Context, k secret.Keychain) error {
-	want := Generate()
-	if err := k.Set(ctx, ProbeKey, want); err != nil {
+// that nothing is made that could not be kept. Two probes at once must be for
+// different users, which are part of the item's key.
+func ProbeKeychain(ctx context.Context, k secret.Keychain, user string) error {
+	want, key := Generate(), "probe/"+user
+	if err := k.Set(ctx, key, want); err != nil {
 		return err
 	}
-	got, err := k.Get(ctx, ProbeKey)
+	got, err := k.Get(ctx, key)
 	if err != nil {
 		return err
 	}
 	if !got.Equal(want) {
 		return &secret.UnavailableError{Keychain: k.String(), Reason: secret.Damaged, Err: fmt.Errorf("it gave back another value than was put in")}
 	}
-	return k.Delete(ctx, ProbeKey)
+	return k.Delete(ctx, key)
 }
 
 // Reveal gives the app password of a record of this machine. A missing item is
 // [secret.ErrNotFound].
 func (m *Manager) Reveal(ctx context.Context, rec Record) (secret.Text, error) {
-	s, err := loadSecrets(ctx, m.Keychain, rec.ID)
+	k, err := m.Keychains(rec.Keychain)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	s, err := loadSecrets(ctx, k, rec.ID)
 	if err != nil {
 		return secret.Text{}, fmt.Errorf("read the app password %q: %w", rec.Name, err)
 	}

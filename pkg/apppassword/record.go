@@ -32,6 +32,7 @@ type Record struct {
 	Name      string         `json:"name"`
 	Profile   string         `json:"profile"`
 	Tenant    string         `json:"tenant"`
+	Cloud     string         `json:"cloud"`    // name of the cloud, by which the gateway finds Entra and Exchange
 	ClientID  string         `json:"clientId"` // the application that holds the credential
 	Mailboxes []string       `json:"mailboxes"`
 	Allow     []string       `json:"allow"` // imap, pop3, smtp

@@ -8,7 +8,6 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
-	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // Interrupted are the notes of what this profile may have left in Entra: by a
@@ -48,7 +47,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 func (m *Manager) notes(s State) []Pending {
 	var out []Pending
 	for _, p := range s.Pending {
-		if p.Profile == m.Profile.Name {
+		if p.Profile == m.Profile.Name && m.reaches(p.Tenant, p.ClientID) {
 			out = append(out, p)
 		}
 	}
@@ -64,19 +63,19 @@ func (m *Manager) recoverLocked(ctx context.Context) error {
 	for _, note := range m.notes(s) {
 		ids, err := m.leftBy(ctx, note, s)
 		if err != nil {
-			return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+			return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
 		}
 		done := len(ids) > 0
 		for _, id := range ids {
-			m.progress("removing what an interrupted create of %q left", note.Name)
+			m.progress("clearing away what is left of %q", note.Name)
 			settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since, nil)
 			if done = done && settled; err != nil {
-				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+				return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
 			}
-			if err := m.Keychain.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
-				return fmt.Errorf("clear away the interrupted create of %q: %w", note.Name, err)
+			if err := m.deleteItem(ctx, note.Keychain, id); err != nil {
+				return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
 			}
-			if settled {
+			if settled && !note.Revoked {
 				m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
 			}
 		}
@@ -101,8 +100,6 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 		if known[note.KeyID] {
 			return nil, nil
 		}
-		// It may be too young for Graph's reads to show it.
-		m.Graph.Expect(note.KeyID, note.Since)
 		return []string{note.KeyID}, nil
 	}
 	var ids []string

@@ -20,8 +20,11 @@ const registryVersion = 1
 // all profiles. A missing file is an empty registry; a damaged one is an
 // error and stays as it is.
 type Registry struct {
-	Dir string // the state folder
+	Dir string // the state folder; empty: there is none, and nothing can be kept
 }
+
+// ErrNoState tells that there is no state folder to keep something in.
+var ErrNoState = errors.New("there is no folder to keep app passwords in: neither O365PW_STATE nor HOME is set")
 
 // State is the registry's content.
 type State struct {
@@ -30,7 +33,8 @@ type State struct {
 }
 
 // Pending is the note a create leaves before it asks Graph for a credential,
-// so that one that is killed leaves nothing nobody knows of.
+// so that one that is killed leaves nothing nobody knows of. A revoke leaves one
+// for a credential so young that Graph's reads may not have shown it yet.
 type Pending struct {
 	ID       string      `json:"id"`
 	Name     string      `json:"name"`
@@ -39,8 +43,9 @@ type Pending struct {
 	ClientID string      `json:"clientId"`
 	Keychain string      `json:"keychain"`
 	Since    time.Time   `json:"since"`
-	Starts   []time.Time `json:"starts"`          // the start time of each credential asked for
-	KeyID    string      `json:"keyId,omitempty"` // once Graph has answered
+	Starts   []time.Time `json:"starts"`           // the start time of each credential asked for
+	KeyID    string      `json:"keyId,omitempty"`  // once Graph has answered
+	Revoked  bool        `json:"revoked,omitzero"` // a revoke left it: Graph has not shown the credential yet
 }
 
 type registryFile struct {
@@ -54,6 +59,9 @@ func (r Registry) Path() string { return filepath.Join(r.Dir, "registry.json") }
 
 // Load reads the registry.
 func (r Registry) Load() (State, error) {
+	if r.Dir == "" {
+		return State{}, nil
+	}
 	b, err := os.ReadFile(r.Path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{}, nil
@@ -65,8 +73,11 @@ func (r Registry) Load() (State, error) {
 	if err := json.Unmarshal(b, &f); err != nil {
 		return State{}, &DamagedError{Path: r.Path(), Err: err}
 	}
+	if f.Version > registryVersion {
+		return State{}, &NewerError{Path: r.Path(), Version: f.Version}
+	}
 	if f.Version != registryVersion {
-		return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("version is %d, this program knows %d", f.Version, registryVersion)}
+		return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("it has no version")}
 	}
 	seen := map[string]bool{}
 	for _, rec := range f.AppPasswords {
@@ -81,6 +92,9 @@ func (r Registry) Load() (State, error) {
 // Update changes the registry under its lock and writes it whole. An error of
 // change leaves the file as it was.
 func (r Registry) Update(ctx context.Context, change func(*State) error) error {
+	if r.Dir == "" {
+		return ErrNoState
+	}
 	unlock, err := durable.Lock(ctx, r.Path()+".lock")
 	if err != nil {
 		return fmt.Errorf("change the registry: %w", err)
@@ -119,6 +133,17 @@ func (e *DamagedError) Error() string {
 }
 
 func (e *DamagedError) Unwrap() error { return e.Err }
+
+// NewerError tells that a newer version of this program has written the
+// registry. It is left as it is.
+type NewerError struct {
+	Path    string
+	Version int
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("the registry %s was written by a newer o365pw (version %d; this one knows %d)", e.Path, e.Version, registryVersion)
+}
 
 // remove takes the record out.
 func (s *State) remove(id string) {

@@ -2,14 +2,13 @@ package apppassword
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
 
-	"github.com/o365pw/o365pw/pkg/secret"
+	"github.com/o365pw/o365pw/pkg/graph"
 )
 
 // Match finds among entries the one with that id or name. A name is compared
@@ -48,49 +47,60 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // that this machine does not hold. Errors: those of graph while the credential
 // may still be there; [*HalfRevokedError] when only the keychain item is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
-	if e.Status != RemoteOnly && e.Tenant != m.Profile.Tenant {
-		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
-	}
 	m.progress("revoking %s", displayName(e))
 	if e.Status == RemoteOnly {
-		_, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
+		settled, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
+		if err == nil && !settled {
+			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
+		}
 		return err
 	}
-	// What Graph has done must not stop halfway here, whatever interrupts.
-	inner := context.WithoutCancel(ctx)
+	if !e.Remote && !m.reaches(e.Tenant, e.ClientID) {
+		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
+	}
 	// The mark shuts the mail client out at the gateway, before Graph's reads
 	// agree and even if the keychain makes trouble.
 	var marked error
 	mark := func() {
-		marked = m.Registry.Update(inner, func(s *State) error {
+		marked = m.settle(ctx, func(s *State) {
 			for i := range s.AppPasswords {
 				if s.AppPasswords[i].ID == e.ID && s.AppPasswords[i].Revoked.IsZero() {
 					s.AppPasswords[i].Revoked = m.now().UTC().Truncate(time.Second)
 				}
 			}
-			return nil
 		})
 	}
 	settled := true
-	if e.Status != Revoked || e.Remote {
+	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more
+		made := e.Created
+		if e.Verified {
+			made = time.Time{} // Entra has known it: what Graph lacks is gone
+		}
 		var err error
-		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, e.Created, mark); err != nil {
+		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, made, mark); err != nil {
 			return err
 		}
 	}
 	if mark(); marked != nil {
 		return fmt.Errorf("%q is revoked in Entra, but its entry could not be taken out of the registry: %w", e.Name, marked)
 	}
-	if err := m.Keychain.Delete(inner, itemKey(e.ID)); err != nil && !errors.Is(err, secret.ErrNotFound) {
+	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
 		return &HalfRevokedError{Name: e.Name, Err: err}
 	}
-	return m.Registry.Update(inner, func(s *State) error {
+	return m.settle(ctx, func(s *State) {
 		if s.remove(e.ID); !settled {
-			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: e.Profile, Tenant: e.Tenant, ClientID: e.ClientID,
-				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID})
+			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
+				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Revoked: true})
 		}
-		return nil
 	})
+}
+
+// settle writes to the registry what Graph has done already: an interrupt must
+// not keep it from being written.
+func (m *Manager) settle(ctx context.Context, change func(*State)) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer cancel()
+	return m.Registry.Update(ctx, func(s *State) error { change(s); return nil })
 }
 
 func displayName(e Entry) string {

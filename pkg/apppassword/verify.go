@@ -66,7 +66,7 @@ const watchInterval = 250 * time.Millisecond
 type Verifier struct {
 	Registry  Registry
 	Keychains func(kind string) (secret.Keychain, error) // by Record.Keychain
-	Profiles  func(name string) (config.Profile, error)  // by Record.Profile
+	Clouds    func(name string) (config.Cloud, error)    // by Record.Cloud
 	Entra     func(cloud config.Cloud, tenant string) (*entra.Client, error)
 	Tokens    *entra.Cache
 	Log       *slog.Logger
@@ -78,6 +78,7 @@ type Verifier struct {
 	byID     map[string]*held
 	missing  map[string]bool // ids whose keychain item could not be read
 	lastTry  time.Time       // of reading those
+	loads    int             // how often the registry was read
 	tryItems sync.Mutex      // one reader of the keychain at a time
 }
 
@@ -219,16 +220,17 @@ func (v *Verifier) token(ctx context.Context, id string, get tokenGetter) (secre
 	if h == nil || h.Backing.IsZero() {
 		return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
 	}
-	p, err := v.Profiles(h.rec.Profile)
+	cloud, err := v.Clouds(h.rec.Cloud)
 	if err != nil {
-		return secret.Text{}, &RefusedError{Reason: NotAvailable, Record: h.rec, Err: err}
+		// Not an outage: nothing could ever be asked about its credential.
+		return secret.Text{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
 	}
 	t, err := get(ctx, CredentialKey(h.rec), func(ctx context.Context) (entra.Token, error) {
-		c, err := v.Entra(p.Cloud, h.rec.Tenant)
+		c, err := v.Entra(cloud, h.rec.Tenant)
 		if err != nil {
 			return entra.Token{}, err
 		}
-		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, exchangeScope(p.Cloud))
+		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, exchangeScope(cloud))
 	})
 	if err != nil {
 		return secret.Text{}, refusedByEntra(h.rec, v.now(), err)

@@ -19,7 +19,7 @@ func (f *fixture) verifier() *Verifier {
 	return &Verifier{
 		Registry:  f.Registry,
 		Keychains: func(string) (secret.Keychain, error) { return f.keychain, nil },
-		Profiles:  func(string) (config.Profile, error) { return f.Profile, nil },
+		Clouds:    func(string) (config.Cloud, error) { return f.Profile.Cloud, nil },
 		Entra: func(config.Cloud, string) (*entra.Client, error) {
 			return &entra.Client{Authority: f.sandbox.Authority(), Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
 		},
@@ -325,5 +325,35 @@ func BenchmarkVerify(b *testing.B) {
 		if _, _, err := v.Verify(b.Context(), "alice@contoso.com", p, "imap", home); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// A sign-in that finds a changed registry before Watch does must not keep
+// Watch from telling.
+func TestWatchTellsWhatASignInLoaded(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	v := f.verifier()
+	if err := v.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var told atomic.Int32
+	ended := make(chan struct{})
+	go func() { defer close(ended); v.Watch(ctx, func() { told.Add(1) }) }()
+	defer func() { cancel(); <-ended }()
+	await(t, "the first look", func() bool { return told.Load() == 1 })
+	for i := range 5 {
+		err := f.Registry.Update(t.Context(), func(s *State) error { s.AppPasswords[0].Hint = string(rune('a' + i)); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = v.Verify(t.Context(), "alice@contoso.com", secret.New("wrong"), "imap", home)
+		if reason(t, err) != WrongPassword || v.stale() {
+			t.Fatalf("the sign-in did not load the registry: %v", err)
+		}
+		await(t, "the change to be told", func() bool { return told.Load() == int32(i+2) })
 	}
 }

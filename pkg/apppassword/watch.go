@@ -50,6 +50,7 @@ func (v *Verifier) Load(ctx context.Context) error {
 		}
 	}
 	v.seen, v.byID, v.missing, v.lastTry = seen, byID, missing, time.Time{}
+	v.loads++
 	v.index()
 	v.mu.Unlock()
 	v.loadMissing(ctx)
@@ -88,6 +89,12 @@ func (v *Verifier) loadMissing(ctx context.Context) {
 		s, err := v.load(ctx, rec)
 		if err != nil {
 			v.log().Error("cannot read an app password from the keychain", "app_password", rec.Name, "id", rec.ID, "error", err)
+			if errors.Is(err, secret.ErrNotFound) {
+				// Asking again brings nothing back.
+				v.mu.Lock()
+				delete(v.missing, rec.ID)
+				v.mu.Unlock()
+			}
 			if _, ok := errors.AsType[*secret.UnavailableError](err); ok {
 				down[rec.Keychain] = true
 			}
@@ -129,25 +136,35 @@ func (v *Verifier) Watch(ctx context.Context, changed func()) {
 	t := time.NewTicker(watchInterval)
 	defer t.Stop()
 	var failed string
+	told := 0 // changes between Load and Watch count too
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		if !v.stale() {
-			continue
-		}
-		if err := v.Load(ctx); err != nil {
-			if failed != err.Error() {
-				failed = err.Error()
-				v.log().Error("the registry has changed but cannot be read; the app passwords read before stay in force", "error", err)
+		if v.stale() {
+			if err := v.Load(ctx); err != nil {
+				if failed != err.Error() {
+					failed = err.Error()
+					v.log().Error("the registry has changed but cannot be read; the app passwords read before stay in force", "error", err)
+				}
+				continue
 			}
-			continue
+			failed = ""
 		}
-		failed = ""
-		changed()
+		// A sign-in may have loaded it first.
+		if now := v.loaded(); now != told {
+			told = now
+			changed()
+		}
 	}
+}
+
+func (v *Verifier) loaded() int {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.loads
 }
 
 func (v *Verifier) stale() bool {

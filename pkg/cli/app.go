@@ -132,6 +132,13 @@ func (a *app) warn(format string, args ...any) {
 	fmt.Fprintf(a.Stderr, "o365pw: %s\n", msg)
 }
 
+// tell tells the person what to act on now, whatever the output format: it
+// cannot wait for the end of the command.
+func (a *app) tell(format string, args ...any) {
+	a.progress.stop()
+	fmt.Fprintf(a.Stderr, "o365pw: %s\n", printable(fmt.Sprintf(format, args...)))
+}
+
 // flushWarnings writes warnings held back, once it is known that no error
 // object follows.
 func (a *app) flushWarnings() {

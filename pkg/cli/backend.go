@@ -20,7 +20,7 @@ import (
 // two packages, which do not know each other.
 type backend struct {
 	verifier *apppassword.Verifier
-	profiles func(name string) (config.Profile, error)
+	clouds   func(name string) (config.Cloud, error)
 
 	mu  sync.Mutex
 	tls map[string]*tls.Config // by cloud: one, so that its session tickets serve again
@@ -32,11 +32,11 @@ func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant
 	if err != nil {
 		return gateway.Grant{}, refusal(err)
 	}
-	p, err := b.profiles(rec.Profile)
+	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
-		return gateway.Grant{}, fmt.Errorf("the profile of app password %q: %w", rec.Name, err)
+		return gateway.Grant{}, refusal(&apppassword.RefusedError{Reason: apppassword.TenantRefuses, Record: rec, Err: err})
 	}
-	upstream, err := b.upstream(p.Cloud, at.Protocol)
+	upstream, err := b.upstream(cloud, at.Protocol)
 	if err != nil {
 		return gateway.Grant{}, err
 	}

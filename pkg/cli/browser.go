@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"os/exec"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 func (a *app) openBrowser(url string) error {
 	named := a.Getenv("BROWSER")
 	if named == "" {
+		browser.Stdout = io.Discard // stdout is for data; what a browser says is none
 		return browser.OpenURL(url)
 	}
 	var err error

@@ -75,7 +75,7 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.needClientID(); err != nil {
+	if err := s.needState(); err != nil {
 		return err
 	}
 	created, err := s.manager.Create(ctx, req)
@@ -84,8 +84,23 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	}
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
 	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
-	return a.printCreated(entry, v, created)
+	if err := a.printCreated(entry, v, created); err != nil {
+		return &unprintedError{name: created.Record.Name, err: err}
+	}
+	return nil
 }
+
+// unprintedError tells that an app password was made that nobody has seen.
+type unprintedError struct {
+	name string
+	err  error
+}
+
+func (e *unprintedError) Error() string {
+	return fmt.Sprintf("the app password %q was made, but could not be printed: %v", e.name, e.err)
+}
+
+func (e *unprintedError) Unwrap() error { return e.err }
 
 // createRequest reads the flags, with the profile's defaults. All of it is
 // refused before anybody is asked anything.
@@ -148,5 +163,5 @@ func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassw
 			return a.printf("%s\n", v.Password)
 		}
 	}
-	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), "o365pw revoke "+shellQuote(e.Name))
+	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), "o365pw revoke "+asArgument(e.Name))
 }

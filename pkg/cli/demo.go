@@ -47,6 +47,7 @@ type demo struct {
 	sandbox *sandbox.Server
 	imap    string // the gateway's address
 	step    int
+	failed  error // of the first write to stdout that failed
 }
 
 func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
@@ -90,7 +91,7 @@ func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
 		return d.stay(ctx)
 	}
 	d.say("Done. Everything was in %s, which is removed now.", d.dir)
-	return nil
+	return d.failed
 }
 
 // configure writes the profile and makes the environment of the commands. The
@@ -237,10 +238,16 @@ func (d *demo) stay(ctx context.Context) error {
 // say begins a step.
 func (d *demo) say(format string, args ...any) {
 	d.step++
-	fmt.Fprintf(d.a.Stdout, "\n%s\n", d.a.paint(bold, fmt.Sprintf("%2d. ", d.step)+fmt.Sprintf(format, args...)))
+	d.write("\n" + d.a.paint(bold, fmt.Sprintf("%2d. ", d.step)+fmt.Sprintf(format, args...)) + "\n")
 }
 
 // line is what was answered.
 func (d *demo) line(format string, args ...any) {
-	fmt.Fprintf(d.a.Stdout, "    %s\n", fmt.Sprintf(format, args...))
+	d.write("    " + fmt.Sprintf(format, args...) + "\n")
+}
+
+func (d *demo) write(s string) {
+	if err := d.a.print([]byte(s)); err != nil && d.failed == nil {
+		d.failed = err
+	}
 }

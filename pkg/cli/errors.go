@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
@@ -49,8 +51,7 @@ func (e *usageError) Error() string { return e.problem }
 
 // signInError tells that no sign-in to Graph is there, or that it has ended.
 type signInError struct {
-	profile string
-	err     error // nil: there is none
+	err error // nil: there is none
 }
 
 func (e *signInError) Error() string {
@@ -67,9 +68,13 @@ func (e *signInError) Unwrap() error { return e.err }
 type failedError struct {
 	code exitCode
 	msg  string
+	hint string
+	errs []error // what it stands for
 }
 
 func (e *failedError) Error() string { return e.msg }
+
+func (e *failedError) Unwrap() []error { return e.errs }
 
 // advice is what the table says of an error.
 type advice struct {
@@ -84,7 +89,10 @@ func advise(err error) advice {
 		return advice{code: interrupted}
 	}
 	if e, ok := errors.AsType[*failedError](err); ok {
-		return advice{code: e.code}
+		return advice{e.code, e.hint}
+	}
+	if e, ok := errors.AsType[*unprintedError](err); ok {
+		return advice{failed, "o365pw show --password " + asArgument(e.name) + "; or undo it: o365pw revoke " + asArgument(e.name)}
 	}
 	if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
 		a := advise(e.Cause)
@@ -133,6 +141,9 @@ func advise(err error) advice {
 	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
 		return advice{failed, "another program has the address; choose one in [gateway] of the configuration, or with --imap"}
 	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return advice{unavailable, "try again later"}
 	}
@@ -148,7 +159,7 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{wrongUsage, hint}, true
 	}
 	if e, ok := errors.AsType[*apppassword.NameTakenError](err); ok {
-		return advice{nameTaken, "choose another name, or first: o365pw revoke " + shellQuote(e.Name)}, true
+		return advice{nameTaken, "choose another name, or first: o365pw revoke " + asArgument(e.Name)}, true
 	}
 	if _, ok := errors.AsType[*apppassword.NotFoundError](err); ok {
 		return advice{notFound, "o365pw list"}, true
@@ -179,6 +190,12 @@ func adviseAppPassword(err error) (advice, bool) {
 	}
 	if e, ok := errors.AsType[*apppassword.OtherTenantError](err); ok {
 		return advice{wrongUsage, "set tenant = \"" + e.Tenant + "\" in a profile of this name, then revoke it there"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.NewerError](err); ok {
+		return advice{failed, "update o365pw, or use the one that wrote " + e.Path}, true
+	}
+	if errors.Is(err, apppassword.ErrNoState) {
+		return advice{wrongUsage, "set O365PW_STATE to a folder you can write to"}, true
 	}
 	if e, ok := errors.AsType[*apppassword.DamagedError](err); ok {
 		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
@@ -256,6 +273,9 @@ func requestID(err error) string {
 // report prints err and gives the exit code.
 func (a *app) report(err error) int {
 	adv := advise(err)
+	if errors.Is(err, syscall.EPIPE) && adv.hint == "" {
+		return int(adv.code) // whoever read has seen enough
+	}
 	msg := printable(err.Error())
 	if adv.code == interrupted {
 		msg = "interrupted"
@@ -291,6 +311,15 @@ type errorJSON struct {
 }
 
 func quote(s string) string { return fmt.Sprintf("%q", s) }
+
+// asArgument writes a name so that it is taken for one, also when it looks
+// like a flag.
+func asArgument(name string) string {
+	if strings.HasPrefix(name, "-") {
+		return "-- " + shellQuote(name)
+	}
+	return shellQuote(name)
+}
 
 // shellQuote writes s so that a person can paste it into a shell.
 func shellQuote(s string) string {

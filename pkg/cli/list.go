@@ -76,7 +76,7 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	var entries []apppassword.Entry
 	if o.local {
 		entries, err = s.manager.Local()
-	} else if err = s.needClientID(); err == nil {
+	} else {
 		entries, err = s.manager.List(ctx)
 	}
 	if err != nil {
@@ -84,7 +84,11 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			a.warn("the create of %q at %s was interrupted; what it may have left in Entra is removed by the next create or revoke", n.Name, n.Since.Local().Format(time.DateTime))
+			what := "the create of %q was interrupted; what it may have left in Entra is removed by the next create or revoke"
+			if n.Revoked {
+				what = "%q was revoked before Graph showed it; should it appear there, the next create or revoke removes it"
+			}
+			a.warn(what, n.Name)
 		}
 	}
 	if !before.IsZero() {

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
-	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 )
 
@@ -42,33 +41,38 @@ func (a *app) runLogin(ctx context.Context, o loginOptions) error {
 	if err != nil {
 		return err
 	}
-	clientID := s.loginClientID()
-	if clientID == "" {
-		return &config.Error{Key: "profiles." + s.profile.Name + ".login_client_id", Problem: "the profile names no application to sign in with",
-			Hint: "set login_client_id to a public client of the tenant, or client_id"}
+	if err := s.needState(); err != nil {
+		return err
 	}
+	clientID := s.loginClientID()
 	if kind := s.source.kind(); kind != bySignIn {
 		a.warn("%s is set and comes before this sign-in; unset it to use the sign-in", kind)
 	}
-	// A sign-in that cannot be kept is better not begun.
-	if err := apppassword.ProbeKeychain(ctx, s.keychain); err != nil {
+	store := s.signIns()
+	if err := a.canKeep(ctx, s, store); err != nil {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
 	var tok entra.Token
 	if o.deviceCode {
 		tok, err = s.entra.SignInDeviceCode(ctx, clientID, s.graphScope(), func(dc entra.DeviceCode) {
-			a.warn("open %s and enter the code %s", dc.VerificationURI, dc.UserCode)
+			a.tell("open %s and enter the code %s", dc.VerificationURI, dc.UserCode)
 			a.progress.set("waiting for the sign-in")
 		})
 	} else {
 		tok, err = s.entra.SignInBrowser(ctx, entra.BrowserSignIn{
 			ClientID: clientID, Scope: s.graphScope(),
 			Announce: func(url string) {
-				a.warn("sign in in the browser; if none opens, visit:\n")
+				a.tell("sign in in the browser; if none opens, visit:")
 				fmt.Fprintf(a.Stderr, "%s\n", url)
 				a.progress.set("waiting for the sign-in")
 			},
-			Open: a.openBrowser,
+			Open: func(url string) error {
+				err := a.openBrowser(url)
+				if err != nil {
+					a.tell("%v", err)
+				}
+				return err
+			},
 		})
 	}
 	if err != nil {
@@ -77,7 +81,6 @@ func (a *app) runLogin(ctx context.Context, o loginOptions) error {
 	if tok.Refresh.IsZero() {
 		return &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept"}
 	}
-	store := s.signIns()
 	unlock, err := store.Lock(ctx)
 	if err != nil {
 		return err
@@ -94,4 +97,15 @@ func (a *app) runLogin(ctx context.Context, o loginOptions) error {
 	}
 	a.note("signed in as %s (profile %s); kept in %s", who, s.profile.Name, s.keychain)
 	return nil
+}
+
+// canKeep proves that a sign-in could be kept before a person is asked for
+// one.
+func (a *app) canKeep(ctx context.Context, s *session, store *signInStore) error {
+	unlock, err := store.Lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return apppassword.ProbeKeychain(ctx, s.keychain, store.key)
 }

@@ -30,6 +30,9 @@ func (a *app) runLogout(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.needState(); err != nil {
+		return err
+	}
 	store := s.signIns()
 	unlock, err := store.Lock(ctx)
 	if err != nil {

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,13 +24,17 @@ import (
 // loadConfig reads the configuration file; nil where there is none and none
 // was named.
 func (a *app) loadConfig() (*config.Config, error) {
+	named := a.configPath != "" || a.Getenv("O365PW_CONFIG") != ""
 	path, err := config.ConfigPath(a.configPath, a.Getenv)
+	if err != nil && !named {
+		return nil, nil // a CI runner without a home has no configuration
+	}
 	if err != nil {
 		return nil, err
 	}
 	cfg, err := config.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if a.configPath != "" || a.Getenv("O365PW_CONFIG") != "" {
+		if named {
 			return nil, &config.Error{Path: path, Problem: "there is no such file", Hint: "check --config and O365PW_CONFIG", Err: err}
 		}
 		return nil, nil
@@ -40,7 +46,7 @@ func (a *app) loadConfig() (*config.Config, error) {
 type session struct {
 	profile  config.Profile
 	gateway  config.Gateway
-	stateDir string
+	stateDir string // empty: there is none
 	http     *http.Client
 	entra    *entra.Client
 	graph    *graph.Client
@@ -65,9 +71,13 @@ func (a *app) open() (*session, error) {
 		s.gateway = cfg.Gateway
 	}
 	if s.stateDir, err = config.StateDir(a.Getenv); err != nil {
-		return nil, err
+		if a.Getenv("O365PW_STATE") != "" {
+			return nil, err
+		}
+		s.stateDir = "" // list and revoke need none
 	}
-	if s.keychain, err = a.keychain(p.Keychain, s.stateDir); err != nil {
+	keychains := a.keychains(s.stateDir)
+	if s.keychain, err = keychains(p.Keychain); err != nil {
 		return nil, err
 	}
 	if s.http, err = a.cloudHTTP(p.Cloud); err != nil {
@@ -81,23 +91,42 @@ func (a *app) open() (*session, error) {
 	}
 	policies := &graph.Client{BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.PolicyToken, Log: a.logger()}
 	s.manager = &apppassword.Manager{
-		Profile: p, Graph: s.graph, Policies: policies, Entra: s.entra, Keychain: s.keychain, Registry: apppassword.Registry{Dir: s.stateDir},
+		Profile: p, Graph: s.graph, Policies: policies, Entra: s.entra, Keychains: keychains, Registry: apppassword.Registry{Dir: s.stateDir},
 		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
 	}
 	return s, nil
 }
 
-// needClientID refuses what cannot be done without an application.
-func (s *session) needClientID() error {
-	if s.profile.ClientID == "" {
-		return &config.Error{Key: "profiles." + s.profile.Name + ".client_id", Problem: "the profile names no application",
-			Hint: "set client_id to the client id of the mail app registration, or O365PW_CLIENT_ID"}
+// needState refuses what keeps something where nothing can be kept.
+func (s *session) needState() error {
+	if s.stateDir == "" {
+		return apppassword.ErrNoState
 	}
 	return nil
 }
 
 func (a *app) entraClient(h *http.Client, cloud config.Cloud, tenant string) *entra.Client {
-	return &entra.Client{HTTP: h, Authority: cloud.Authority, Tenant: tenant, UserAgent: userAgent()}
+	logged := &http.Client{Transport: loggedTransport{h.Transport, a.logger()}}
+	return &entra.Client{HTTP: logged, Authority: cloud.Authority, Tenant: tenant, UserAgent: userAgent()}
+}
+
+// loggedTransport logs what is asked of Entra, without queries, bodies and
+// headers, which hold secrets. The Graph client logs for itself.
+type loggedTransport struct {
+	http.RoundTripper
+	log *slog.Logger
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (t loggedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(r)
+	args := []any{"method", r.Method, "url", r.URL.Scheme + "://" + r.URL.Host + r.URL.Path}
+	if err != nil {
+		t.log.Debug("entra", append(args, "error", err)...)
+		return resp, err
+	}
+	t.log.Debug("entra", append(args, "status", resp.StatusCode)...)
+	return resp, nil
 }
 
 // cloudHTTP is an HTTP client that trusts the cloud's own certificates beside
@@ -109,7 +138,7 @@ func (a *app) cloudHTTP(cloud config.Cloud) (*http.Client, error) {
 		return nil, err
 	}
 	if roots != nil {
-		t.TLSClientConfig.RootCAs = roots
+		t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	}
 	return &http.Client{Transport: t}, nil
 }
@@ -134,15 +163,23 @@ func cloudRoots(cloud config.Cloud) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// keychain is where secrets of that kind live. It is opened at first use.
-func (a *app) keychain(kind, stateDir string) (secret.Keychain, error) {
-	switch kind {
-	case "system", "":
-		return &secret.System{}, nil
-	case "file":
-		return &secret.File{Path: filepath.Join(stateDir, "keychain.age"), Passphrase: a.passphrase, WorkFactor: a.ScryptWorkFactor}, nil
+// keychains gives the keychain of a kind: the same one each time, since it
+// remembers what it has opened. It is opened at first use.
+func (a *app) keychains(stateDir string) func(kind string) (secret.Keychain, error) {
+	system := &secret.System{}
+	file := &secret.File{Path: filepath.Join(stateDir, "keychain.age"), Passphrase: a.passphrase, WorkFactor: a.ScryptWorkFactor}
+	return func(kind string) (secret.Keychain, error) {
+		switch kind {
+		case "system":
+			return system, nil
+		case "file":
+			if stateDir == "" {
+				return nil, apppassword.ErrNoState
+			}
+			return file, nil
+		}
+		return nil, &usageError{problem: "the keychain " + quote(kind) + " is neither system nor file", hint: "O365PW_KEYCHAIN=file"}
 	}
-	return nil, &usageError{problem: "the keychain " + quote(kind) + " is neither system nor file", hint: "O365PW_KEYCHAIN=file"}
 }
 
 // passphrase of the file keychain: from the environment, a file, or a person.

@@ -75,9 +75,6 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	if err != nil {
 		return err
 	}
-	if err := s.needClientID(); err != nil {
-		return err
-	}
 	entries, err := s.manager.List(ctx)
 	if err != nil {
 		return err
@@ -89,10 +86,17 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 			return err
 		}
 		if !ok {
-			return &failedError{code: failed, msg: "nothing was revoked"}
+			return a.revokeFailures(append(errs, errors.New("nothing was revoked")), 0)
 		}
 	}
-	for _, e := range chosen {
+	for i, e := range chosen {
+		if err := ctx.Err(); err != nil {
+			for _, left := range chosen[i:] {
+				results = append(results, revokeResult{Name: left.Name, ID: left.ID, Result: "failed", Error: "not tried: interrupted"})
+			}
+			errs = append(errs, fmt.Errorf("not tried, since interrupted: %d of %d: %w", len(chosen)-i, len(chosen), err))
+			break
+		}
 		r := revokeResult{Name: e.Name, ID: e.ID, Result: "would-revoke"}
 		if !o.dryRun {
 			r.Result = "revoked"
@@ -102,9 +106,6 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 			}
 		}
 		results = append(results, r)
-		if ctx.Err() != nil {
-			break
-		}
 	}
 	// What an interrupted create left is the same kind of rubbish. Its failure
 	// is no failure of this revoke.
@@ -116,7 +117,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	if err := a.printRevoked(results); err != nil {
 		return err
 	}
-	return a.revokeFailures(errs, len(results)+len(errs))
+	return a.revokeFailures(errs, len(results))
 }
 
 // chooseEntries finds what the arguments name. An argument that fails does not
@@ -216,20 +217,22 @@ func (a *app) printRevoked(results []revokeResult) error {
 	return nil
 }
 
-// revokeFailures names each failure. Its exit code is theirs where they agree.
+// revokeFailures names each failure of tried. Its exit code is theirs where
+// they agree.
 func (a *app) revokeFailures(errs []error, tried int) error {
 	switch {
 	case len(errs) == 0:
 		return nil
-	case len(errs) == 1 && tried <= 2:
+	case len(errs) == 1:
 		return errs[0]
 	}
-	code := advise(errs[0]).code
+	first := advise(errs[0])
+	all := &failedError{code: first.code, hint: first.hint, errs: errs}
 	var msgs []string
 	for _, err := range errs {
 		adv := advise(err)
-		if adv.code != code {
-			code = failed
+		if adv.code != all.code {
+			all.code = failed
 		}
 		msgs = append(msgs, err.Error())
 		if !a.structured() {
@@ -239,8 +242,9 @@ func (a *app) revokeFailures(errs []error, tried int) error {
 			}
 		}
 	}
-	if a.structured() {
-		return &failedError{code: code, msg: strings.Join(msgs, "; ")}
+	all.msg = strings.Join(msgs, "; ")
+	if !a.structured() {
+		all.hint, all.msg = "", fmt.Sprintf("%d of %d could not be revoked", len(errs), max(tried, len(errs)))
 	}
-	return &failedError{code: code, msg: fmt.Sprintf("%d of %d could not be revoked", len(errs), max(tried-len(errs), len(errs)))}
+	return all
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -46,6 +47,11 @@ takes only OAuth 2.0.
 		PersistentPostRun: func(cmd *cobra.Command, args []string) { a.progress.stop(); a.flushWarnings() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// The flags after the wrong one have not been read.
+		if slices.ContainsFunc(a.Args, func(s string) bool { return s == "-ojson" || s == "--output=json" || s == "-o=json" }) ||
+			strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "-o\x00json\x00") || strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "--output\x00json\x00") {
+			a.output = outputJSON
+		}
 		return &usageError{problem: err.Error(), hint: "o365pw " + strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "o365pw"), " ") + " --help"}
 	})
 	f := root.PersistentFlags()

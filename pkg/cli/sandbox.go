@@ -75,8 +75,8 @@ func (a *app) runSandbox(ctx context.Context, o sandboxOptions) error {
 		return err
 	}
 	id, secret := srv.AdminClient()
-	a.note("the sandbox runs; stop it with Ctrl-C. In another terminal:")
 	if !a.quiet {
+		a.tell("the sandbox runs; stop it with Ctrl-C. In another terminal:")
 		fmt.Fprintf(a.Stderr, "  export O365PW_CONFIG=%s O365PW_STATE=%s\n", shellQuote(filepath.Join(dir, "config.toml")), shellQuote(filepath.Join(dir, "state")))
 		fmt.Fprintf(a.Stderr, "  export O365PW_KEYCHAIN=file O365PW_KEYCHAIN_PASSPHRASE=sandbox\n")
 		fmt.Fprintf(a.Stderr, "  o365pw login        # or, unattended:\n")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -71,7 +72,7 @@ func (a *app) runServe(ctx context.Context, o serveOptions) error {
 type gatewayRun struct {
 	a         *app
 	stateDir  string
-	keychains map[string]secret.Keychain
+	keychains func(kind string) (secret.Keychain, error)
 	verifier  *apppassword.Verifier
 	backend   *backend
 	server    *gateway.Server
@@ -82,14 +83,17 @@ type gatewayRun struct {
 	caFile    string   // empty with a certificate of one's own
 	log       *slog.Logger
 
-	cfg  atomic.Pointer[config.Config]
-	leaf atomic.Pointer[func(time.Time) (tls.Certificate, error)]
+	cfg atomic.Pointer[config.Config]
+	tls atomic.Pointer[tls.Config] // of the certificate in use; a reload replaces it
+
+	mu   sync.Mutex
+	http map[string]*http.Client // by cloud, so that connections are used again
 }
 
 // newGateway makes everything ready to serve: after it only Serve itself can
 // fail. What it opened is closed again on an error.
 func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, err error) {
-	g := &gatewayRun{a: a, keychains: map[string]secret.Keychain{}, log: a.gatewayLog()}
+	g := &gatewayRun{a: a, log: a.gatewayLog()}
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return nil, err
@@ -118,37 +122,26 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	if err := g.listen(settings); err != nil {
 		return nil, err
 	}
-	for _, kind := range []string{"system", "file"} {
-		if g.keychains[kind], err = a.keychain(kind, g.stateDir); err != nil {
-			return nil, err
-		}
-	}
-	if err := g.certificate(ctx, settings, g.keychains[keychain]); err != nil {
+	g.keychains = a.keychains(g.stateDir)
+	if err := g.certificate(ctx, settings, keychain); err != nil {
 		return nil, err
 	}
 	g.verifier = &apppassword.Verifier{
 		Registry:  apppassword.Registry{Dir: g.stateDir},
-		Keychains: func(kind string) (secret.Keychain, error) { return g.keychains[kind], nil },
-		Profiles:  g.profile,
-		Entra: func(cloud config.Cloud, tenant string) (*entra.Client, error) {
-			h, err := a.cloudHTTP(cloud)
-			if err != nil {
-				return nil, err
-			}
-			return a.entraClient(h, cloud, tenant), nil
-		},
-		Tokens: &entra.Cache{},
-		Log:    g.log,
-		Now:    a.Now,
+		Keychains: g.keychains,
+		Clouds:    g.cloud,
+		Entra:     g.entraClient,
+		Tokens:    &entra.Cache{},
+		Log:       g.log,
+		Now:       a.Now,
 	}
 	if err := g.verifier.Load(ctx); err != nil {
 		return nil, err
 	}
-	tlsConfig, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return (*g.leaf.Load())(now) })
-	if err != nil {
-		return nil, fmt.Errorf("make the gateway's certificate: %w", err)
-	}
-	g.backend = &backend{verifier: g.verifier, profiles: g.profile}
+	g.backend = &backend{verifier: g.verifier, clouds: g.cloud}
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return g.tls.Load().GetCertificate(h)
+	}}
 	g.server = &gateway.Server{Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Log: g.log}
 	return g, nil
 }
@@ -176,9 +169,34 @@ func (g *gatewayRun) settings() config.Gateway {
 	return config.DefaultGateway()
 }
 
-// profile resolves a record's profile by the configuration as it is now.
-func (g *gatewayRun) profile(name string) (config.Profile, error) {
-	return config.Resolve(g.cfg.Load(), name, g.a.Getenv)
+// cloud finds a record's cloud in the configuration as it is now.
+func (g *gatewayRun) cloud(name string) (config.Cloud, error) {
+	if cfg := g.cfg.Load(); cfg != nil {
+		if c, ok := cfg.Clouds[name]; ok {
+			return c, nil
+		}
+	}
+	if c, ok := config.BuiltinCloud(name); ok {
+		return c, nil
+	}
+	return config.Cloud{}, &config.Error{Key: "clouds." + name, Problem: "an app password belongs to this cloud, which the configuration does not have", Hint: "add it, and reload the gateway"}
+}
+
+func (g *gatewayRun) entraClient(cloud config.Cloud, tenant string) (*entra.Client, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h := g.http[cloud.Name]
+	if h == nil {
+		var err error
+		if h, err = g.a.cloudHTTP(cloud); err != nil {
+			return nil, err
+		}
+		if g.http == nil {
+			g.http = map[string]*http.Client{}
+		}
+		g.http[cloud.Name] = h
+	}
+	return g.a.entraClient(h, cloud, tenant), nil
 }
 
 // ownKeychain is the kind of keychain that holds the key of the local
@@ -243,37 +261,39 @@ const caKeyItem = "local-ca-key"
 // certificate chooses the gateway's certificate: the configuration's, or one
 // of the local authority, which is made at first use. The authority's key
 // lives in the keychain; the certificate file holds nothing secret.
-func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k secret.Keychain) error {
+func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, keychain string) error {
 	if settings.TLSCert != "" {
-		leaf := func(time.Time) (tls.Certificate, error) {
+		c, err := localca.Config(func(time.Time) (tls.Certificate, error) {
 			return tls.LoadX509KeyPair(settings.TLSCert, settings.TLSKey)
-		}
-		if _, err := leaf(g.a.Now()); err != nil {
+		})
+		if err != nil {
 			return &config.Error{Key: "gateway.tls_cert", Problem: err.Error(), Hint: "name PEM files of a certificate and its key in tls_cert and tls_key, or leave both empty", Err: err}
 		}
-		g.leaf.Store(&leaf)
+		g.tls.Store(c)
 		g.caFile = ""
 		return nil
 	}
-	g.caFile = filepath.Join(g.stateDir, "ca.pem")
-	ca, err := loadCA(ctx, g.caFile, k, g.a.Now())
+	k, err := g.keychains(keychain)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(g.stateDir, "ca.pem")
+	ca, err := loadCA(ctx, file, k, g.a.Now())
 	if errors.Is(err, fs.ErrNotExist) {
-		ca, err = makeCA(ctx, g.caFile, k, g.a.Now())
+		ca, err = makeCA(ctx, file, k, g.a.Now())
 	} else if errors.Is(err, secret.ErrNotFound) {
 		g.a.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
-		ca, err = makeCA(ctx, g.caFile, k, g.a.Now())
-	}
-	for _, unfit := range []error{localca.ErrMismatch, localca.ErrNotCA, localca.ErrExpired, localca.ErrNotYetValid} {
-		if errors.Is(err, unfit) {
-			return &config.Error{Problem: fmt.Sprintf("the local authority in %s cannot be used: %v", g.caFile, err), Err: err,
-				Hint: "check the clock; or move the file away, and a new authority is made, which the mail programs must be told to trust anew"}
-		}
+		ca, err = makeCA(ctx, file, k, g.a.Now())
 	}
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}
-	leaf := func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.names, now) }
-	g.leaf.Store(&leaf)
+	c, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.names, now) })
+	if err != nil {
+		return fmt.Errorf("the gateway's certificate: %w", err)
+	}
+	g.tls.Store(c)
+	g.caFile = file
 	return nil
 }
 
@@ -286,11 +306,16 @@ func loadCA(ctx context.Context, file string, k secret.Keychain, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
-	return localca.Load(cert, []byte(key.Reveal()), now)
+	ca, err := localca.Load(cert, []byte(key.Reveal()), now)
+	if err != nil {
+		return nil, &config.Error{Problem: fmt.Sprintf("the local authority in %s cannot be used: %v", file, err), Err: err,
+			Hint: "check the clock; or move the file away, and a new authority is made, which the mail programs must be told to trust anew"}
+	}
+	return ca, nil
 }
 
-// makeCA keeps the key before the certificate: a certificate without a key
-// would be trusted for nothing.
+// makeCA takes an old certificate away, then keeps the key, then the
+// certificate: killed in between, the next start makes a new authority.
 func makeCA(ctx context.Context, file string, k secret.Keychain, now time.Time) (*localca.CA, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -298,6 +323,9 @@ func makeCA(ctx context.Context, file string, k secret.Keychain, now time.Time) 
 	}
 	cert, key, err := localca.Create(host, now)
 	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if err := k.Set(ctx, caKeyItem, secret.New(string(key))); err != nil {
@@ -311,16 +339,19 @@ func makeCA(ctx context.Context, file string, k secret.Keychain, now time.Time) 
 
 // announce tells a person what runs and what to do next.
 func (a *app) announce(g *gatewayRun) {
+	if a.quiet {
+		return
+	}
 	for p, ln := range g.listeners {
-		a.note("%s on %s", p, ln.Addr())
+		a.tell("%s on %s", p, ln.Addr())
 	}
 	if g.caFile != "" {
-		a.note("the certificate is signed by %s: tell mail programs that use TLS to trust this file", g.caFile)
+		a.tell("the certificate is signed by %s: tell mail programs that use TLS to trust this file", g.caFile)
 	}
 	if entries, err := g.verifier.Registry.Load(); err == nil && len(entries.AppPasswords) == 0 {
-		a.note("there is no app password yet; make one with: o365pw create --name \"Outlook on Mac\"")
+		a.tell("there is no app password yet; make one with: o365pw create --name \"Outlook on Mac\"")
 	} else {
-		a.note("settings for a mail program: o365pw show NAME; sessions: o365pw status; stop with Ctrl-C")
+		a.tell("settings for a mail program: o365pw show NAME; sessions: o365pw status; stop with Ctrl-C")
 	}
 }
 
@@ -368,7 +399,7 @@ func (g *gatewayRun) reload(ctx context.Context) {
 	old := g.cfg.Swap(cfg)
 	keychain, err := g.ownKeychain()
 	if err == nil {
-		err = g.certificate(ctx, g.settings(), g.keychains[keychain])
+		err = g.certificate(ctx, g.settings(), keychain)
 	}
 	if err != nil {
 		g.cfg.Store(old)
@@ -376,6 +407,16 @@ func (g *gatewayRun) reload(ctx context.Context) {
 		return
 	}
 	g.backend.forget()
+	g.mu.Lock()
+	g.http = nil
+	g.mu.Unlock()
+	was := config.DefaultGateway()
+	if old != nil {
+		was = old.Gateway
+	}
+	if now := g.settings(); now.IMAP != was.IMAP || now.Revalidate != was.Revalidate {
+		g.log.Warn("reload: a changed address or revalidate takes effect at the next start")
+	}
 	if err := g.verifier.Load(ctx); err != nil {
 		g.log.Error("reload: the registry cannot be read; the app passwords read before stay in force", "error", err)
 		return

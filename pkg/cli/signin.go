@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/entra"
@@ -54,7 +55,11 @@ func (t *tokenSource) kind() signInKind {
 // Token gives an access token for Graph. It asks Entra once per command.
 func (t *tokenSource) Token(ctx context.Context) (secret.Text, error) {
 	if t.kind() == byAccessToken {
-		return secret.New(t.a.Getenv("O365PW_ACCESS_TOKEN")), nil
+		token := strings.TrimSpace(t.a.Getenv("O365PW_ACCESS_TOKEN"))
+		if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			return secret.Text{}, &usageError{problem: "O365PW_ACCESS_TOKEN holds no token: there are blanks or control characters in it", hint: "set it to the access token alone"}
+		}
+		return secret.New(token), nil
 	}
 	tok, err := t.cache.Token(ctx, string(t.kind()), func(ctx context.Context) (entra.Token, error) {
 		t.a.progress.set("signing in")
@@ -86,24 +91,29 @@ func (t *tokenSource) PolicyToken(ctx context.Context) (secret.Text, error) {
 	if t.kind() != bySignIn {
 		return t.Token(ctx) // .default holds what was consented to
 	}
-	tok, err := t.refresh(ctx, t.s.profile.Cloud.GraphResource+"/Policy.Read.All")
+	tok, err := t.cache.Token(ctx, "policies", func(ctx context.Context) (entra.Token, error) {
+		return t.refresh(ctx, t.s.profile.Cloud.GraphResource+"/Policy.Read.All")
+	})
 	return tok.Access, err
 }
 
 func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, error) {
+	if t.s.stateDir == "" {
+		return entra.Token{}, &signInError{} // nowhere to lock, and no home to have signed in from
+	}
 	store := t.s.signIns()
 	// What is stored says which client it belongs to: the profile may have
 	// been changed since.
 	held, err := store.read(ctx)
 	if errors.Is(err, secret.ErrNotFound) {
-		return entra.Token{}, &signInError{profile: t.s.profile.Name}
+		return entra.Token{}, &signInError{}
 	}
 	if err != nil {
 		return entra.Token{}, fmt.Errorf("read the sign-in of profile %s: %w", t.s.profile.Name, err)
 	}
 	tok, err := t.s.entra.RefreshStored(ctx, held.ClientID, scope, store)
 	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.SignInRequired {
-		return tok, &signInError{profile: t.s.profile.Name, err: err}
+		return tok, &signInError{err: err}
 	}
 	return tok, err
 }

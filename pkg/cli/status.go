@@ -129,6 +129,11 @@ func (st *statusJSON) sessions() []gateway.Session {
 
 func (st *statusJSON) fault(err error) {
 	adv := advise(err)
+	for _, f := range st.Faults {
+		if strings.Contains(err.Error(), f.Message) || strings.Contains(f.Message, err.Error()) {
+			return // told already
+		}
+	}
 	st.Faults = append(st.Faults, statusFault{Message: printable(err.Error()), Hint: adv.hint, Code: int(adv.code)})
 }
 
@@ -171,7 +176,7 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 
 func (a *app) keychainStatus(ctx context.Context, s *session, st *statusJSON) {
 	a.progress.set("asking the keychain")
-	_, err := s.keychain.Get(ctx, apppassword.ProbeKey)
+	_, err := s.keychain.Get(ctx, "probe")
 	if err == nil || errors.Is(err, secret.ErrNotFound) {
 		st.Keychain.OK = true
 		return
@@ -195,10 +200,6 @@ func (a *app) signInStatus(ctx context.Context, s *session, st *statusJSON) {
 		return
 	}
 	st.SignIn.OK = true
-	if err := s.needClientID(); err != nil {
-		st.fault(err)
-		return
-	}
 	a.progress.set("reading the application")
 	app, err := s.graph.Application(ctx, s.profile.ClientID)
 	if err != nil {

@@ -1,0 +1,168 @@
+package apppassword
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/sandbox"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// A listing that lacks a credential made a moment ago is no reason to leave
+// Graph out of its revocation.
+func TestRevokeOfYoungAsksGraphThoughUnlisted(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ListLag = time.Hour })
+	entries, err := f.List(t.Context())
+	if err != nil || entries[0].Status != Revoked {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if err := f.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 0)
+}
+
+// While Graph does not know a new credential yet, its removal cannot be taken:
+// a note makes sure that it is removed once it can be.
+func TestRevokeBeforeReplicationLeavesNote(t *testing.T) {
+	f := newFixture(t)
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ReplicationDelay = time.Hour })
+	req := f.request("x")
+	req.NoWait = true
+	if _, err := f.Create(t.Context(), req); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.sandbox.Credentials()); n != 1 {
+		t.Fatalf("%d credentials: the fault does not do what this test needs", n)
+	}
+	notes, err := f.Interrupted()
+	if err != nil || len(notes) != 1 || notes[0].KeyID != entries[0].ID || !notes[0].Revoked {
+		t.Fatalf("notes %v, %v", notes, err)
+	}
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ReplicationDelay = 0 })
+	if err := f.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 0)
+}
+
+// Two profiles with one application know the same app passwords.
+func TestProfilesOfOneApplication(t *testing.T) {
+	f := newFixture(t)
+	c, err := f.Create(t.Context(), f.request("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *f.Manager
+	other.Profile.Name = "office"
+	other.Profile.ClientID = strings.ToUpper(other.Profile.ClientID)
+	other.Profile.Tenant = "contoso.onmicrosoft.com" // the same tenant, spelt otherwise
+	entries, err := other.List(t.Context())
+	if err != nil || len(entries) != 1 || entries[0].Status != Active || entries[0].ID != c.Record.ID {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if _, err := other.Create(t.Context(), f.request("X")); err == nil {
+		t.Error("the name was given twice")
+	}
+	if err := other.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 0)
+}
+
+// The record says which keychain holds its secrets, not the profile of today.
+func TestKeychainOfTheRecord(t *testing.T) {
+	f := newFixture(t)
+	c, err := f.Create(t.Context(), f.request("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := f.Keychains
+	f.Profile.Keychain = "system"
+	f.Keychains = func(kind string) (secret.Keychain, error) {
+		if kind == "system" {
+			return nil, errors.New("the wrong keychain was asked")
+		}
+		return file(kind)
+	}
+	if p, err := f.Reveal(t.Context(), c.Record); err != nil || !p.Equal(c.Password) {
+		t.Errorf("revealed %v", err)
+	}
+	entries, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 0)
+}
+
+// An application that the profile named before and that cannot be read keeps
+// nobody from the present one.
+func TestFormerApplicationUnreadable(t *testing.T) {
+	f := newFixture(t)
+	old := Record{ID: "11111111-2222-4333-8444-555555555555", Name: "old", Profile: "work", Tenant: f.Profile.Tenant,
+		ClientID: "not a client id", Backing: BackingSecret, Keychain: "file", Created: time.Now().Add(-time.Hour), Expires: time.Now().Add(time.Hour)}
+	if err := f.Registry.Update(t.Context(), func(s *State) error { s.put(old); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := f.List(t.Context())
+	if err != nil || len(entries) != 2 || entries[0].Status != Active || len(f.warned) == 0 {
+		t.Errorf("%v, %v, warned %v", entries, err, f.warned)
+	}
+}
+
+// A registry of a newer version is not damaged, and not written.
+func TestNewerRegistry(t *testing.T) {
+	f := newFixture(t)
+	writeFile(t, f.Registry.Path(), `{"version":2,"appPasswords":[]}`)
+	_, err := f.Registry.Load()
+	if _, ok := errors.AsType[*NewerError](err); !ok {
+		t.Errorf("%v", err)
+	}
+	if err := f.Registry.Update(t.Context(), func(*State) error { return nil }); err == nil {
+		t.Error("it was written over")
+	}
+}
+
+// A machine without a state folder (CI) can list and revoke, not create.
+func TestWithoutStateFolder(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	f.Registry = Registry{}
+	entries, err := f.List(t.Context())
+	if err != nil || len(entries) != 1 || entries[0].Status != RemoteOnly {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if err := f.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Create(t.Context(), f.request("y")); !errors.Is(err, ErrNoState) {
+		t.Errorf("%v", err)
+	}
+	if n := len(f.sandbox.Credentials()); n != 0 {
+		t.Errorf("%d credentials", n)
+	}
+}
