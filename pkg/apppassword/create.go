@@ -143,7 +143,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		if len(note.Starts) > 1 {
 			// An answer was lost. What it may have made can still appear: the
 			// note stays until Graph's reads must have caught up.
-			note.KeyID = ""
+			note.KeyID, note.Watched = "", true
 			st.note(note)
 		}
 		return nil
@@ -162,7 +162,10 @@ func (m *Manager) createLock() string {
 // is free here and in the application.
 func (m *Manager) checkFree(ctx context.Context, name string) error {
 	if err := m.recoverLocked(ctx); err != nil {
-		return err
+		if ctx.Err() != nil {
+			return err
+		}
+		m.warn("%v", err) // the note stays, and another create is not its concern
 	}
 	entries, err := m.List(ctx)
 	if err != nil {

@@ -45,7 +45,10 @@ const rereads = 3
 // former application. The order is the registry's, then Graph's.
 func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 	local, err := m.Local()
-	if err != nil {
+	if damaged, ok := errors.AsType[*DamagedError](err); ok {
+		// Whoever has to revoke must not be kept from it.
+		m.warn("%v; it is left out", damaged)
+	} else if err != nil {
 		return nil, err
 	}
 	m.progress("reading the application's credentials")

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/google/uuid"
 )
 
 // Protocols an app password may be allowed, in the order they are shown.
@@ -98,6 +100,8 @@ func CheckName(name string) error {
 		return invalid(fmt.Sprintf("has %d characters; 120 is the most", utf8.RuneCountInString(name)))
 	case strings.ContainsFunc(name, unprintable):
 		return invalid("holds control characters or line breaks")
+	case uuid.Validate(name) == nil:
+		return invalid("has the form of an id")
 	case name != strings.TrimSpace(name):
 		return invalid("begins or ends with a blank")
 	}
@@ -107,7 +111,8 @@ func CheckName(name string) error {
 // unprintable holds for what would break a line, a terminal or the order of
 // the letters on it.
 func unprintable(r rune) bool {
-	return unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || unicode.Is(unicode.Bidi_Control, r)
+	return unicode.IsControl(r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r) || unicode.Is(unicode.Bidi_Control, r) ||
+		r == '\u200b' || r == '\u2060' || r == '\ufeff' || r == '\u00ad' // take no room at all
 }
 
 // CheckMailbox tells what is wrong with a mailbox address as an

@@ -4,16 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
 
-// Interrupted are the notes of what this profile may have left in Entra: by a
-// create that did not end and is not running, by a lost answer, or by a
-// removal that Graph has not taken yet. It changes nothing.
+// Interrupted are the notes of this profile's creates that did not end and are
+// not running: they may have left something in Entra. It changes nothing.
 func (m *Manager) Interrupted() ([]Pending, error) {
+	notes, err := m.abandoned()
+	return slices.DeleteFunc(notes, func(p Pending) bool { return p.Watched }), err
+}
+
+// abandoned are the notes that no running create holds.
+func (m *Manager) abandoned() ([]Pending, error) {
 	s, err := m.Registry.Load()
 	if err != nil {
 		return nil, err
@@ -30,10 +36,10 @@ func (m *Manager) Interrupted() ([]Pending, error) {
 	return notes, nil
 }
 
-// Recover removes what interrupted creates of this profile left in Entra and
-// in the keychain. It does nothing while a create is running.
+// Recover removes what the notes of this profile tell of, in Entra and in the
+// keychain. It does nothing while a create is running.
 func (m *Manager) Recover(ctx context.Context) error {
-	if notes, err := m.Interrupted(); err != nil || len(notes) == 0 {
+	if notes, err := m.abandoned(); err != nil || len(notes) == 0 {
 		return err
 	}
 	unlock, free, err := durable.TryLock(m.createLock())
@@ -75,7 +81,7 @@ func (m *Manager) recoverLocked(ctx context.Context) error {
 			if err := m.deleteItem(ctx, note.Keychain, id); err != nil {
 				return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
 			}
-			if settled && !note.Revoked {
+			if settled && !note.Watched {
 				m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
 			}
 		}

@@ -43,9 +43,12 @@ type Pending struct {
 	ClientID string      `json:"clientId"`
 	Keychain string      `json:"keychain"`
 	Since    time.Time   `json:"since"`
-	Starts   []time.Time `json:"starts"`           // the start time of each credential asked for
-	KeyID    string      `json:"keyId,omitempty"`  // once Graph has answered
-	Revoked  bool        `json:"revoked,omitzero"` // a revoke left it: Graph has not shown the credential yet
+	Starts   []time.Time `json:"starts"`          // the start time of each credential asked for
+	KeyID    string      `json:"keyId,omitempty"` // once Graph has answered
+	// Watched notes are of commands that have ended well: a credential that may
+	// still turn up (its answer was lost, or Graph had not shown it when it was
+	// revoked) is removed then.
+	Watched bool `json:"watched,omitzero"`
 }
 
 type registryFile struct {

@@ -48,8 +48,8 @@ func TestRevokeBeforeReplicationLeavesNote(t *testing.T) {
 	if n := len(f.sandbox.Credentials()); n != 1 {
 		t.Fatalf("%d credentials: the fault does not do what this test needs", n)
 	}
-	notes, err := f.Interrupted()
-	if err != nil || len(notes) != 1 || notes[0].KeyID != entries[0].ID || !notes[0].Revoked {
+	notes, err := f.abandoned()
+	if err != nil || len(notes) != 1 || notes[0].KeyID != entries[0].ID || !notes[0].Watched {
 		t.Fatalf("notes %v, %v", notes, err)
 	}
 	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.ReplicationDelay = 0 })
@@ -161,6 +161,53 @@ func TestWithoutStateFolder(t *testing.T) {
 	}
 	if _, err := f.Create(t.Context(), f.request("y")); !errors.Is(err, ErrNoState) {
 		t.Errorf("%v", err)
+	}
+	if n := len(f.sandbox.Credentials()); n != 0 {
+		t.Errorf("%d credentials", n)
+	}
+}
+
+// A create that lost an answer and ended well alarms nobody, and the note goes
+// once nothing can turn up any more.
+func TestLostAnswerIsWatchedQuietly(t *testing.T) {
+	f := newFixture(t)
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.LoseAddPassword = 1 })
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	if notes, err := f.Interrupted(); err != nil || len(notes) != 0 {
+		t.Errorf("told of %v, %v", notes, err)
+	}
+	if notes, err := f.abandoned(); err != nil || len(notes) != 1 {
+		t.Errorf("watched are %v, %v", notes, err)
+	}
+	f.warned = nil
+	f.Now = func() time.Time { return time.Now().Add(replication + time.Minute) }
+	if err := f.Recover(t.Context()); err != nil || len(f.warned) != 0 {
+		t.Errorf("%v, warned %v", err, f.warned)
+	}
+	f.consistent(t, 1)
+}
+
+// A damaged registry keeps nobody from revoking: Graph is asked alone.
+func TestDamagedRegistryRevokes(t *testing.T) {
+	f := newFixture(t)
+	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, f.Registry.Path(), "{")
+	entries, err := f.List(t.Context())
+	if err != nil || len(entries) != 1 || entries[0].Status != RemoteOnly || len(f.warned) == 0 {
+		t.Fatalf("%v, %v, warned %v", entries, err, f.warned)
+	}
+	if err := f.Revoke(t.Context(), entries[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(f.sandbox.Credentials()); n != 0 {
+		t.Errorf("%d credentials", n)
+	}
+	if _, err := f.Create(t.Context(), f.request("y")); err == nil {
+		t.Error("created, and nowhere to keep it")
 	}
 	if n := len(f.sandbox.Credentials()); n != 0 {
 		t.Errorf("%d credentials", n)

@@ -26,6 +26,7 @@ func Match(entries []Entry, arg string) (Entry, error) {
 
 // MatchAll is Match for all credentials of that name.
 func MatchAll(entries []Entry, arg string) ([]Entry, error) {
+	arg = strings.TrimSpace(arg) // as create does
 	var found []Entry
 	for _, e := range entries {
 		if strings.EqualFold(e.ID, arg) {
@@ -90,7 +91,7 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	return m.settle(ctx, func(s *State) {
 		if s.remove(e.ID); !settled {
 			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
-				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Revoked: true})
+				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Watched: true})
 		}
 	})
 }

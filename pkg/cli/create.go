@@ -50,6 +50,12 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 			} else if !cmd.Flags().Changed("name") {
 				return &usageError{problem: "an app password needs a name", hint: "o365pw create --name \"Outlook on Mac\""}
 			}
+			for _, f := range []string{"expires", "backing", "mailbox", "network"} {
+				// An unset variable in a script must not mean the default.
+				if flag := cmd.Flags().Lookup(f); flag.Changed && strings.Trim(flag.Value.String(), "[]") == "" {
+					return &usageError{problem: "--" + f + " is empty", hint: "leave --" + f + " out to get the default"}
+				}
+			}
 			return a.runCreate(cmd.Context(), o)
 		},
 	}
@@ -84,6 +90,9 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	}
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
 	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
+	if len(v.Servers) == 0 {
+		a.warn("nothing serves %s here yet: this version's gateway speaks IMAP only", strings.Join(created.Record.Allow, " and "))
+	}
 	if err := a.printCreated(entry, v, created); err != nil {
 		return &unprintedError{name: created.Record.Name, err: err}
 	}

@@ -51,17 +51,31 @@ func (e *usageError) Error() string { return e.problem }
 
 // signInError tells that no sign-in to Graph is there, or that it has ended.
 type signInError struct {
-	err error // nil: there is none
+	err      error // why the sign-in is no longer good; nil: there is none
+	keychain error // why there can be none here
 }
 
 func (e *signInError) Error() string {
-	if e.err == nil {
+	switch {
+	case e.keychain != nil:
+		return fmt.Sprintf("not signed in to Microsoft Graph: %v", e.keychain)
+	case e.err == nil:
 		return "not signed in to Microsoft Graph"
 	}
 	return fmt.Sprintf("the sign-in to Microsoft Graph is no longer good: %v", e.err)
 }
 
 func (e *signInError) Unwrap() error { return e.err }
+
+// unattendedError is a refusal of the credentials in the environment, which
+// are not those of an app password.
+type unattendedError struct{ err error }
+
+func (e *unattendedError) Error() string {
+	return fmt.Sprintf("sign in with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: %v", e.err)
+}
+
+func (e *unattendedError) Unwrap() error { return e.err }
 
 // failedError ends a command whose failures have been told one by one, or that
 // needs no more words.
@@ -120,6 +134,13 @@ func advise(err error) advice {
 	if _, ok := errors.AsType[*signInError](err); ok {
 		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
 	}
+	if e, ok := errors.AsType[*unattendedError](err); ok {
+		a := advise(e.err)
+		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused {
+			a.hint = "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+		}
+		return a
+	}
 	if e, ok := errors.AsType[*secret.UnavailableError](err); ok {
 		return advice{failed, keychainHint(e)}
 	}
@@ -139,7 +160,7 @@ func advise(err error) advice {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
 	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
-		return advice{failed, "another program has the address; choose one in [gateway] of the configuration, or with --imap"}
+		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap"}
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}
@@ -165,7 +186,7 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{notFound, "o365pw list"}, true
 	}
 	if _, ok := errors.AsType[*apppassword.SeveralError](err); ok {
-		return advice{wrongUsage, "name one by its id, or revoke them all with --all"}, true
+		return advice{wrongUsage, "name one by its id; revoke takes them all with --all"}, true
 	}
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
@@ -255,6 +276,9 @@ func keychainHint(e *secret.UnavailableError) string {
 		return "check O365PW_KEYCHAIN_PASSPHRASE or O365PW_KEYCHAIN_PASSPHRASE_FILE"
 	case secret.Damaged:
 		return "put the file back from a backup, or move it away and make new app passwords"
+	}
+	if p, ok := errors.AsType[*fs.PathError](e.Err); ok {
+		return "see that you can write to " + p.Path + ", or set O365PW_STATE to a folder where you can"
 	}
 	return "o365pw status"
 }

@@ -84,11 +84,7 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			what := "the create of %q was interrupted; what it may have left in Entra is removed by the next create or revoke"
-			if n.Revoked {
-				what = "%q was revoked before Graph showed it; should it appear there, the next create or revoke removes it"
-			}
-			a.warn(what, n.Name)
+			a.warn("the create of %q was interrupted; what it may have left in Entra is removed by the next create or revoke", n.Name)
 		}
 	}
 	if !before.IsZero() {
@@ -172,7 +168,7 @@ func (a *app) printTable(entries []apppassword.Entry) error {
 		a.note("no app passwords; make one with: o365pw create --name \"Outlook on Mac\"")
 		return nil
 	}
-	now := a.Now()
+	now, width := a.Now(), a.width()
 	var rows [][]string
 	for _, e := range entries {
 		name, expires, status := printable(e.Name), relative(e.Expires, now), string(e.Status)
@@ -190,9 +186,32 @@ func (a *app) printTable(entries []apppassword.Entry) error {
 		default:
 			status = a.paint(red, status)
 		}
-		rows = append(rows, []string{name, dash(strings.Join(e.Mailboxes, ", ")), dash(strings.Join(e.Allow, ",")), relative(e.Created, now), expires, "-", status, e.ID})
+		rows = append(rows, []string{name, dash(strings.Join(e.Mailboxes, ", ")), dash(strings.Join(e.Allow, ",")), relative(e.Created, now), expires, status, e.ID})
 	}
-	return a.table([]string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "LAST USED", "STATUS", "ID"}, rows)
+	return a.table(fit([]string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "STATUS", "ID"}, rows, width))
+}
+
+// fit makes a table narrow enough for a terminal: the id goes first, which
+// other formats show, then the time it was made; then long names and mailboxes
+// are cut.
+func fit(header []string, rows [][]string, width int) ([]string, [][]string) {
+	for _, drop := range []string{"ID", "CREATED", "ALLOW"} {
+		if i := slices.Index(header, drop); tableWidth(header, rows) > width && i >= 0 {
+			header = slices.Delete(slices.Clone(header), i, i+1)
+			for r := range rows {
+				rows[r] = slices.Delete(slices.Clone(rows[r]), i, i+1)
+			}
+		}
+	}
+	for _, col := range []int{1, 0} { // mailbox, name
+		if over := tableWidth(header, rows) - width; over > 0 {
+			room := max(columnWidth(header, rows, col)-over, 16)
+			for r := range rows {
+				rows[r][col] = shortened(rows[r][col], room)
+			}
+		}
+	}
+	return header, rows
 }
 
 func dash(s string) string {

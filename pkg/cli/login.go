@@ -96,7 +96,7 @@ func (a *app) runLogin(ctx context.Context, o loginOptions) error {
 		who = "somebody whom Entra does not name"
 	}
 	a.note("signed in as %s (profile %s); kept in %s", who, s.profile.Name, s.keychain)
-	return nil
+	return a.printSignIn(s.profile.Name, held.Username, true)
 }
 
 // canKeep proves that a sign-in could be kept before a person is asked for
@@ -108,4 +108,25 @@ func (a *app) canKeep(ctx context.Context, s *session, store *signInStore) error
 	}
 	defer unlock()
 	return apppassword.ProbeKeychain(ctx, s.keychain, store.key)
+}
+
+// printSignIn is the data of login and logout, where some was asked for.
+func (a *app) printSignIn(profile, username string, signedIn bool) error {
+	v := struct {
+		SchemaVersion int    `json:"schemaVersion"`
+		Profile       string `json:"profile"`
+		Username      string `json:"username"`
+		SignedIn      bool   `json:"signedIn"`
+	}{schemaVersion, profile, username, signedIn}
+	switch a.output {
+	case outputJSON:
+		return a.printJSON(v)
+	case outputYAML:
+		return a.printYAML(v)
+	case outputCSV:
+		return a.printCSV([]string{"profile", "username", "signedIn"}, [][]string{{profile, username, fmt.Sprint(signedIn)}})
+	case outputName:
+		return a.printf("%s\n", printable(profile))
+	}
+	return nil
 }

@@ -50,5 +50,5 @@ func (a *app) runLogout(ctx context.Context) error {
 	if kind := s.source.kind(); kind != bySignIn {
 		a.warn("%s is still set and signs in without it", kind)
 	}
-	return nil
+	return a.printSignIn(s.profile.Name, "", false)
 }

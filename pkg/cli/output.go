@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -136,10 +137,17 @@ func (a *app) printYAML(v any) error {
 	return a.print(b)
 }
 
-// blockStyle takes JSON's braces away; texts keep their quotes where YAML
-// needs them.
+// plainYAML is text that no reader of YAML 1.1 or 1.2 takes for anything else.
+var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9@._/ -]*$`)
+
+// wordsOfYAML are plain words that mean something to one reader or another.
+var wordsOfYAML = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
+
+// blockStyle takes JSON's braces away, and the quotes of texts that need none.
 func blockStyle(n *yaml.Node) {
-	n.Style = 0
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || plainYAML.MatchString(n.Value) && !slices.Contains(wordsOfYAML, strings.ToLower(n.Value)) {
+		n.Style = 0
+	}
 	for _, c := range n.Content {
 		blockStyle(c)
 	}

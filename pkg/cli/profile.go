@@ -190,7 +190,10 @@ func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) 
 	if file := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE_FILE"); file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return secret.Text{}, &secret.UnavailableError{Keychain: "encrypted file", Reason: secret.NoPassphrase, Err: err}
+			return secret.Text{}, err
+		}
+		if fi, err := os.Stat(file); err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
+			a.warn("others can read the passphrase in %s: chmod 600 %s", file, shellQuote(file))
 		}
 		return secret.New(strings.TrimRight(string(b), "\r\n")), nil
 	}

@@ -52,7 +52,7 @@ takes only OAuth 2.0.
 			strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "-o\x00json\x00") || strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "--output\x00json\x00") {
 			a.output = outputJSON
 		}
-		return &usageError{problem: err.Error(), hint: "o365pw " + strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), "o365pw"), " ") + " --help"}
+		return &usageError{problem: err.Error(), hint: cmd.CommandPath() + " --help"}
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
@@ -82,11 +82,37 @@ takes only OAuth 2.0.
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
+		strict(c)
 		tidyHelp(c)
 	}
 	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputNames, cobra.ShellCompDirectiveNoFileComp))
 	return root
+}
+
+// strict makes cobra's own commands refuse what they do not know, where they
+// would print help and succeed.
+func strict(c *cobra.Command) {
+	switch c.Name() {
+	case "completion":
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			return &usageError{problem: "there is no completion for " + quote(args[0]), hint: "o365pw completion --help"}
+		}
+	case "help":
+		c.Run = nil
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			topic, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 && topic == cmd.Root() {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			topic.InitDefaultHelpFlag()
+			return topic.Help()
+		}
+	}
 }
 
 // tidyHelp gives every command the exit codes in its help, and usage errors of

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -218,12 +219,16 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 		if addrs[p] == "" {
 			continue
 		}
-		ln, err := net.Listen("tcp", addrs[p])
+		host, _, _ := net.SplitHostPort(addrs[p])
+		network := "tcp"
+		if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+			network = "tcp4" // 0.0.0.0 is not to mean [::] as well
+		}
+		ln, err := net.Listen(network, addrs[p])
 		if err != nil {
 			return fmt.Errorf("listen for %s on %s: %w", p, addrs[p], err)
 		}
 		g.listeners[p] = ln
-		host, _, _ := net.SplitHostPort(addrs[p])
 		g.names = append(g.names, listenNames(host)...)
 	}
 	slices.Sort(g.names)

@@ -79,7 +79,7 @@ func (t *tokenSource) clientSecret(ctx context.Context) (entra.Token, error) {
 	c := t.a.entraClient(t.s.http, t.s.profile.Cloud, tenant)
 	tok, err := c.ClientSecret(ctx, t.a.Getenv("AZURE_CLIENT_ID"), secret.New(t.a.Getenv("AZURE_CLIENT_SECRET")), t.s.profile.Cloud.GraphResource+"/.default")
 	if err != nil {
-		return tok, fmt.Errorf("sign in with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: %w", err)
+		return tok, &unattendedError{err}
 	}
 	return tok, nil
 }
@@ -98,6 +98,10 @@ func (t *tokenSource) PolicyToken(ctx context.Context) (secret.Text, error) {
 }
 
 func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, error) {
+	if t.a.Getenv("AZURE_CLIENT_ID") != "" {
+		// A CI secret that is missing or empty looks like this.
+		t.a.warn("AZURE_CLIENT_ID is set, but AZURE_CLIENT_SECRET is empty: the sign-in of login is used")
+	}
 	if t.s.stateDir == "" {
 		return entra.Token{}, &signInError{} // nowhere to lock, and no home to have signed in from
 	}
@@ -107,6 +111,9 @@ func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, e
 	held, err := store.read(ctx)
 	if errors.Is(err, secret.ErrNotFound) {
 		return entra.Token{}, &signInError{}
+	}
+	if ue, ok := errors.AsType[*secret.UnavailableError](err); ok && (ue.Reason == secret.NoSession || ue.Reason == secret.NoService) {
+		return entra.Token{}, &signInError{keychain: err} // nobody can have signed in here
 	}
 	if err != nil {
 		return entra.Token{}, fmt.Errorf("read the sign-in of profile %s: %w", t.s.profile.Name, err)

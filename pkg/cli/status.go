@@ -115,7 +115,7 @@ func (a *app) runStatus(ctx context.Context) error {
 		return err
 	}
 	if a.structured() {
-		return &failedError{code: exitCode(st.Faults[0].Code), msg: st.Faults[0].Message}
+		return &failedError{code: exitCode(st.Faults[0].Code), msg: st.Faults[0].Message, hint: st.Faults[0].Hint}
 	}
 	return &failedError{code: exitCode(st.Faults[0].Code)}
 }
@@ -179,6 +179,11 @@ func (a *app) keychainStatus(ctx context.Context, s *session, st *statusJSON) {
 	_, err := s.keychain.Get(ctx, "probe")
 	if err == nil || errors.Is(err, secret.ErrNotFound) {
 		st.Keychain.OK = true
+		return
+	}
+	// Where nothing is kept and the sign-in is the environment's, nothing is
+	// missing.
+	if entries, lerr := s.manager.Local(); s.source.kind() != bySignIn && lerr == nil && len(entries) == 0 {
 		return
 	}
 	st.fault(err)

@@ -3,12 +3,16 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"math"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/olekukonko/tablewriter"
+	"github.com/olekukonko/tablewriter/pkg/twwidth"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
+	"golang.org/x/term"
 )
 
 // table lays rows out for a terminal: no borders, columns by their widest
@@ -40,6 +44,44 @@ func (a *app) table(header []string, rows [][]string) error {
 	return a.print([]byte(out.String()))
 }
 
+// gap is the room between two columns.
+const gap = 2
+
+// width is that of the terminal; where there is none, tables may be as wide as
+// they like.
+func (a *app) width() int {
+	if f, ok := a.Stdout.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 0 {
+			return w
+		}
+	}
+	return math.MaxInt
+}
+
+func columnWidth(header []string, rows [][]string, col int) int {
+	w := twwidth.Width(header[col])
+	for _, r := range rows {
+		w = max(w, twwidth.Width(r[col]))
+	}
+	return w
+}
+
+func tableWidth(header []string, rows [][]string) int {
+	w := -gap
+	for col := range header {
+		w += columnWidth(header, rows, col) + gap
+	}
+	return w
+}
+
+// shortened cuts text to a width, with an ellipsis.
+func shortened(text string, room int) string {
+	if twwidth.Width(text) <= room {
+		return text
+	}
+	return twwidth.Truncate(text, room, "…")
+}
+
 // relative writes a time as people speak of it: "in 3 months", "2 days ago".
 func relative(t, now time.Time) string {
 	if t.IsZero() {
@@ -51,29 +93,36 @@ func relative(t, now time.Time) string {
 		d = -d
 	}
 	var s string
-	const day = 24 * time.Hour
-	switch {
-	case d < time.Minute:
+	const (
+		day   = 24 * time.Hour
+		month = 30*day + 10*time.Hour
+		year  = 365*day + 6*time.Hour
+	)
+	if d < time.Minute {
 		if past {
 			return "just now"
 		}
 		return "in seconds"
-	case d < time.Hour:
-		s = plural(int(d/time.Minute), "minute")
-	case d < 2*day:
-		s = plural(int(d/time.Hour), "hour")
-	case d < 60*day:
-		s = plural(int(d/day), "day")
-	case d < 730*day:
-		s = plural(int(d/(30*day+10*time.Hour)), "month")
+	}
+	switch {
+	case d.Round(time.Minute) < time.Hour:
+		s = count(d, time.Minute, "minute")
+	case d.Round(time.Hour) < 2*day:
+		s = count(d, time.Hour, "hour")
+	case d.Round(day) < 60*day:
+		s = count(d, day, "day")
+	case d.Round(month) < 24*month:
+		s = count(d, month, "month")
 	default:
-		s = plural(int(d/(365*day+6*time.Hour)), "year")
+		s = count(d, year, "year")
 	}
 	if past {
 		return s + " ago"
 	}
 	return "in " + s
 }
+
+func count(d, unit time.Duration, name string) string { return plural(int((d+unit/2)/unit), name) }
 
 func plural(n int, unit string) string {
 	if n == 1 {

@@ -121,7 +121,7 @@ func readLine(ctx context.Context, r io.Reader) (string, error) {
 func (a *app) askPassphrase(ctx context.Context, create bool) (secret.Text, error) {
 	tty, err := openTerminal()
 	if err != nil {
-		return secret.Text{}, &secret.UnavailableError{Keychain: "encrypted file", Reason: secret.NoPassphrase, Err: errors.New("there is no terminal to ask for it")}
+		return secret.Text{}, errors.New("there is no terminal to ask for it")
 	}
 	defer tty.Close()
 	a.progress.stop()

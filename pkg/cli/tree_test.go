@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -71,6 +73,65 @@ func TestShellQuote(t *testing.T) {
 	} {
 		if got := shellQuote(in); got != want {
 			t.Errorf("%q: %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestRelative(t *testing.T) {
+	const day = 24 * time.Hour
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	for d, want := range map[time.Duration]string{
+		30 * time.Second:             "in seconds",
+		-30 * time.Second:            "just now",
+		12*time.Hour - time.Second:   "in 12 hours",
+		90 * time.Minute:             "in 2 hours",
+		10*day - time.Second:         "in 10 days",
+		180*day - time.Second:        "in 6 months",
+		365*day - time.Second:        "in 12 months",
+		730 * day:                    "in 2 years",
+		-47 * time.Hour:              "47 hours ago",
+		-3 * day:                     "3 days ago",
+		time.Hour + 10*time.Second:   "in 1 hour",
+		59*time.Minute + time.Second: "in 59 minutes",
+	} {
+		if got := relative(now.Add(d), now); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+	if got := relative(time.Time{}, now); got != "-" {
+		t.Errorf("no time: %q", got)
+	}
+}
+
+func TestFit(t *testing.T) {
+	header := []string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "STATUS", "ID"}
+	row := []string{strings.Repeat("邮", 60), "alice@contoso.com", "imap,smtp", "3 days ago", "\x1b[33m⚠ in 10 days\x1b[0m", "active", "c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611"}
+	h, rows := fit(header, [][]string{slices.Clone(row)}, 1000)
+	if len(h) != len(header) || !slices.Equal(rows[0], row) {
+		t.Errorf("with room enough: %v %v", h, rows)
+	}
+	for _, width := range []int{120, 80, 60} {
+		h, rows := fit(header, [][]string{slices.Clone(row)}, width)
+		if w := tableWidth(h, rows); w > width || h[0] != "NAME" || !slices.Contains(h, "STATUS") {
+			t.Errorf("for %d columns: %d, %v %v", width, w, h, rows)
+		}
+	}
+}
+
+// TestYAMLText holds texts that some reader of YAML takes for something else
+// to their quotes.
+func TestYAMLText(t *testing.T) {
+	for text, plain := range map[string]bool{
+		"Outlook on Mac": true, "alice@contoso.com": true, "mutt": true,
+		"12:30": false, "no": false, "Yes": false, "1e3": false, "0x1F": false, "2026-11-22": false, "~": false, "a: b": false, "- x": false, "#": false, "": false, "null": false, "=": false,
+	} {
+		var out strings.Builder
+		a := newApp(Env{Stdout: &out, Stderr: &out, Getenv: func(string) string { return "" }})
+		if err := a.printYAML(map[string]string{"name": text}); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.HasPrefix(out.String(), "name: \""); got == plain {
+			t.Errorf("%q: %s", text, out.String())
 		}
 	}
 }

@@ -76,6 +76,9 @@ type Faults struct {
 	ExchangeStall     bool `json:"exchangeStall"`
 	ExchangeStallAuth bool `json:"exchangeStallAuth"`
 	ExchangeThrottled bool `json:"exchangeThrottled"`
+	// ExchangeNotConnected accepts sign-ins and answers every command after
+	// them with "User is authenticated but not connected."
+	ExchangeNotConnected bool `json:"exchangeNotConnected"`
 	// SessionLife, where not 0, is the age at which Exchange ends a new
 	// session as if its token had expired. 0 is the token's own expiry.
 	SessionLife time.Duration `json:"sessionLife"`

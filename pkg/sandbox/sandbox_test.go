@@ -269,7 +269,7 @@ func TestFaultsJSONKeepsEverything(t *testing.T) {
 		NextLinkBase: "http://x", ReplicationDelay: 1, ListLag: 2, PolicyForbidsSecrets: true, PolicyMaxLifetime: 3,
 		PolicyUnreadable: true, EntraDown: true, EntraStatus: 500, EntraPlain: true, EntraGarbage: true,
 		ConditionalAccess: true, NoServicePrincipal: true, AppDisabled: true, RevokeRefreshTokens: true,
-		ExchangeDown: true, ExchangeStall: true, ExchangeStallAuth: true, ExchangeThrottled: true, SessionLife: 4,
+		ExchangeDown: true, ExchangeStall: true, ExchangeStallAuth: true, ExchangeThrottled: true, ExchangeNotConnected: true, SessionLife: 4,
 	}
 	b, err := json.Marshal(f)
 	if err != nil {
