@@ -34,9 +34,10 @@ type machine struct {
 	after  func(n int, r *http.Request) // it was carried out, and is not answered yet
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t *testing.T, srv ...*sandbox.Server) *machine {
 	t.Helper()
-	m := &machine{t: t, dir: t.TempDir(), sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}}
+	srv = append(srv, &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}})
+	m := &machine{t: t, dir: t.TempDir(), sandbox: srv[0]}
 	if err := m.sandbox.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -309,6 +310,27 @@ func TestKillRevokeAtEachRequest(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestOneRefreshAtATime runs commands side by side on one sign-in, at an Entra
+// that is stricter than the real one: a refresh token that was used is dead.
+func TestOneRefreshAtATime(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, &sandbox.Server{AutoSignIn: true, RevokeRotatedRefreshTokens: true})
+	m.env = append(m.env, "AZURE_CLIENT_ID=", "AZURE_CLIENT_SECRET=", "BROWSER=browser")
+	m.run("login")
+	m.watch(nil, nil)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			cmd, out := m.command("list")
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
+	}
+	wg.Wait()
+	m.run("list")
 }
 
 // TestInterruptedCreateIsNamed presses Ctrl-C while create waits for Entra:

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"os"
@@ -211,6 +212,27 @@ func TestTerminalAsksForPassphrase(t *testing.T) {
 	cmd.Env = append(append(slices.Clone(cmd.Env), noPassphrase...), "O365PW_KEYCHAIN_PASSPHRASE_FILE="+file)
 	if err := cmd.Run(); err != nil {
 		t.Errorf("passphrase from a file: %v\n%s", err, out)
+	}
+}
+
+// Without a clipboard program the terminal itself takes the text (OSC 52), and
+// nothing of it is to be read on the screen.
+func TestTerminalCopies(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	password := strings.TrimSpace(m.run("create", "x", "--no-wait"))
+	code, screen := m.onTerminal([]string{"DISPLAY=", "WAYLAND_DISPLAY="}, "show", "x", "--copy").wait()
+	if want := "\x1b]52;c;" + base64.StdEncoding.EncodeToString([]byte(password)) + "\a"; code != 0 || !strings.Contains(screen, want) {
+		t.Errorf("exit code %d\n%q", code, screen)
+	}
+	if strings.Contains(screen, password) || strings.Contains(screen, "Password") {
+		t.Errorf("the password is shown:\n%q", screen)
+	}
+	cmd, out := m.command("show", "x", "--copy")
+	cmd.Env = append(slices.Clone(cmd.Env), "DISPLAY=", "WAYLAND_DISPLAY=")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Run(); err == nil || !strings.Contains(out.String(), "hint: ") {
+		t.Errorf("no clipboard at all: %v\n%s", err, out)
 	}
 }
 
