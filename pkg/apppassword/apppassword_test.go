@@ -3,6 +3,9 @@ package apppassword
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -244,6 +247,23 @@ func TestWaitForEntraEnds(t *testing.T) {
 	f.WaitLimit = 30 * time.Millisecond
 	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.EntraStatus = 500 })
 	f.Graph.Token = func(context.Context) (secret.Text, error) { return secret.Text{}, errors.New("not asked") }
+	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
+	if ok || err != nil || len(f.warned) == 0 {
+		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
+	}
+}
+
+// An Entra that takes the request and says nothing holds nobody longer than
+// the limit.
+func TestWaitForSilentEntraEnds(t *testing.T) {
+	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // so that the end of the connection is noticed
+		<-r.Context().Done()
+	}))
+	defer silent.Close()
+	f := newFixture(t)
+	f.WaitLimit = 50 * time.Millisecond
+	f.Entra.Authority = silent.URL
 	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)

@@ -268,26 +268,29 @@ func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (b
 		step = time.Second
 	}
 	start := time.Now()
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	for {
 		m.progress("waiting for Entra to accept the new secret")
-		_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
+		_, err := m.Entra.ClientSecret(limited, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
 		if err == nil {
 			return true, nil
 		}
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		ee, ok := errors.AsType[*entra.Error](err)
-		if !ok {
+		pause := step
+		if ee, ok := errors.AsType[*entra.Error](err); ok {
+			switch ee.Kind() {
+			case entra.Refused, entra.Unavailable: // not there yet, or not reachable: both pass
+			default:
+				return false, &UnusableError{Err: err}
+			}
+			pause = max(step, ee.RetryAfter)
+		} else if limited.Err() == nil {
 			return false, err
 		}
-		switch ee.Kind() {
-		case entra.Refused, entra.Unavailable: // not there yet, or not reachable: both pass
-		default:
-			return false, &UnusableError{Err: err}
-		}
-		pause := max(step, ee.RetryAfter)
-		if time.Since(start)+pause > limit {
+		if limited.Err() != nil || time.Since(start)+pause > limit {
 			m.warn("entra does not accept the new secret yet (%v)", err)
 			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
 			return false, nil
