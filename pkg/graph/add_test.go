@@ -231,7 +231,9 @@ func TestAddPasswordRounded(t *testing.T) {
 	f := newFake(t)
 	f.fail("add", func(w http.ResponseWriter, r *http.Request, work func() any) {
 		work()
+		f.mu.Lock()
 		f.creds[1]["startDateTime"] = time.Now().UTC().Format(time.RFC3339)
+		f.mu.Unlock()
 		panic(http.ErrAbortHandler)
 	})
 	cred, text, err := f.serve(t).AddPassword(t.Context(), clientID, newPassword())
