@@ -13,6 +13,7 @@ type InvalidError struct {
 	Problem string // completes "FIELD VALUE …"
 }
 
+// Error names the field, its value and what is wrong with it.
 func (e *InvalidError) Error() string {
 	if strings.TrimSpace(e.Value) == "" {
 		return fmt.Sprintf("the %s %s", e.Field, e.Problem)
@@ -34,6 +35,7 @@ type NameTakenError struct {
 	Status Status
 }
 
+// Error says who has the name: an app password of this machine or a credential made elsewhere.
 func (e *NameTakenError) Error() string {
 	switch e.Status {
 	case RemoteOnly:
@@ -47,6 +49,7 @@ func (e *NameTakenError) Error() string {
 // NotFoundError tells that no app password has that name or id.
 type NotFoundError struct{ Arg string }
 
+// Error repeats what was looked for.
 func (e *NotFoundError) Error() string { return fmt.Sprintf("no app password %q", shorten(e.Arg)) }
 
 // SeveralError tells that more than one credential has that name.
@@ -55,6 +58,7 @@ type SeveralError struct {
 	Entries []Entry
 }
 
+// Error lists the ids to choose from, with the day each was made.
 func (e *SeveralError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d credentials are named %q:", len(e.Entries), e.Name)
@@ -74,6 +78,7 @@ type LeftBehindError struct {
 	Undo   error // why the undo failed
 }
 
+// Error says why the create failed, what was left in Entra, and why it could not be removed.
 func (e *LeftBehindError) Error() string {
 	if len(e.KeyIDs) == 0 && e.Undo == nil {
 		return e.Cause.Error() // it names what it may have left
@@ -107,6 +112,7 @@ type PolicyError struct {
 	Err            error
 }
 
+// Error says which restriction refused, with the answer of Graph.
 func (e *PolicyError) Error() string {
 	if e.ForbidsSecrets {
 		return fmt.Sprintf("the tenant's policy forbids client secrets: %v", e.Err)
@@ -114,6 +120,7 @@ func (e *PolicyError) Error() string {
 	return fmt.Sprintf("the tenant's policy does not allow a life of %s: %v", Days(e.Asked), e.Err)
 }
 
+// Unwrap gives the cause, which may be nil.
 func (e *PolicyError) Unwrap() error { return e.Err }
 
 // Days writes a duration as whole days where it is some, else in Go's way.
@@ -129,10 +136,12 @@ func Days(d time.Duration) string {
 // removed again.
 type UnusableError struct{ Err error }
 
+// Error says why Entra gives no token.
 func (e *UnusableError) Error() string {
 	return fmt.Sprintf("entra gives this application no token for Exchange, so the app password was removed again: %v", e.Err)
 }
 
+// Unwrap gives the cause, which may be nil.
 func (e *UnusableError) Unwrap() error { return e.Err }
 
 // HalfRevokedError tells that the credential is gone from Graph, so that the
@@ -142,8 +151,10 @@ type HalfRevokedError struct {
 	Err  error
 }
 
+// Error says what is done and what is left.
 func (e *HalfRevokedError) Error() string {
 	return fmt.Sprintf("%q is revoked, but its item could not be taken out of the keychain: %v", e.Name, e.Err)
 }
 
+// Unwrap gives the cause, which may be nil.
 func (e *HalfRevokedError) Unwrap() error { return e.Err }

@@ -131,10 +131,12 @@ type DamagedError struct {
 	Err  error
 }
 
+// Error names the file and what is wrong with it.
 func (e *DamagedError) Error() string {
 	return fmt.Sprintf("the registry %s is damaged: %v", e.Path, e.Err)
 }
 
+// Unwrap gives the cause, which may be nil.
 func (e *DamagedError) Unwrap() error { return e.Err }
 
 // NewerError tells that a newer version of this program has written the
@@ -144,6 +146,7 @@ type NewerError struct {
 	Version int
 }
 
+// Error names the file and the two versions.
 func (e *NewerError) Error() string {
 	return fmt.Sprintf("the registry %s was written by a newer o365pw (version %d; this one knows %d)", e.Path, e.Version, registryVersion)
 }

@@ -115,6 +115,7 @@ func displayName(e Entry) string {
 // the profile names now, so that this profile cannot reach it.
 type OtherTenantError struct{ Name, Tenant, Profile, ProfileTenant string }
 
+// Error names both tenants.
 func (e *OtherTenantError) Error() string {
 	return fmt.Sprintf("%q was made in tenant %s, but profile %s now names tenant %s", e.Name, e.Tenant, e.Profile, e.ProfileTenant)
 }

@@ -42,6 +42,7 @@ type RefusedError struct {
 	Err    error
 }
 
+// Error gives the private side, for the log.
 func (e *RefusedError) Error() string {
 	if e.Err != nil {
 		return fmt.Sprintf("%s: %v", e.Reason, e.Err)
@@ -49,6 +50,7 @@ func (e *RefusedError) Error() string {
 	return string(e.Reason)
 }
 
+// Unwrap gives the cause, which may be nil.
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // retryItems is how soon after a failure a sign-in makes the verifier ask the

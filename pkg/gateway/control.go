@@ -31,6 +31,7 @@ type AlreadyRunningError struct {
 	PID  int    // of the other gateway; 0 when it did not say
 }
 
+// Error names the socket and, where it is known, the process.
 func (e *AlreadyRunningError) Error() string {
 	if e.PID == 0 {
 		return fmt.Sprintf("another gateway is running with the control socket %s", e.Path)
