@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -355,5 +356,48 @@ func TestWatchTellsWhatASignInLoaded(t *testing.T) {
 			t.Fatalf("the sign-in did not load the registry: %v", err)
 		}
 		await(t, "the change to be told", func() bool { return told.Load() == int32(i+2) })
+	}
+}
+
+// The registry is read anew while sign-ins fill in what the keychain would not
+// give before. The race detector watches.
+func TestLoadWhileKeychainComesBack(t *testing.T) {
+	f := newFixture(t)
+	var passwords []secret.Text
+	for _, name := range []string{"a", "b", "c"} {
+		c, err := f.Create(t.Context(), f.request(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		passwords = append(passwords, c.Password)
+	}
+	locked := &secret.UnavailableError{Keychain: "memory", Reason: secret.Locked}
+	for range 20 {
+		v := f.verifier()
+		f.keychain.failing(func(op, key string) error { return locked })
+		if err := v.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Slow, so that the registry is read between one item and the next.
+		f.keychain.failing(func(op, key string) error { time.Sleep(time.Millisecond); return nil })
+		v.mu.Lock()
+		v.lastTry = time.Time{} // as if some seconds had passed
+		v.mu.Unlock()
+		var wg sync.WaitGroup
+		wg.Go(func() { v.loadMissing(t.Context()) })
+		for i := range 8 {
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 400 * time.Microsecond)
+				if err := v.Load(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, p := range passwords {
+			if _, _, err := v.Verify(t.Context(), "alice@contoso.com", p, "imap", home); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }

@@ -28,9 +28,8 @@ func (v *Verifier) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	v.mu.RLock()
-	old := v.byID
-	v.mu.RUnlock()
+	v.mu.Lock()
+	old := v.byID // as it is now: a sign-in may have filled in what was missing
 	byID := make(map[string]*held, len(s.AppPasswords))
 	missing := map[string]bool{}
 	for _, rec := range s.AppPasswords {
@@ -43,7 +42,6 @@ func (v *Verifier) Load(ctx context.Context) error {
 		}
 		byID[rec.ID] = h
 	}
-	v.mu.Lock()
 	for id := range old {
 		if byID[id] == nil && v.Tokens != nil {
 			v.Tokens.Forget(CredentialKey(old[id].rec))
@@ -76,6 +74,7 @@ func (v *Verifier) loadMissing(ctx context.Context) {
 		v.mu.Unlock()
 		return
 	}
+	loads := v.loads
 	var recs []Record
 	for id := range v.missing {
 		recs = append(recs, v.byID[id].rec)
@@ -110,7 +109,9 @@ func (v *Verifier) loadMissing(ctx context.Context) {
 	}
 	v.mu.Lock()
 	v.index()
-	v.lastTry = time.Now()
+	if v.loads == loads { // else there are others to ask for
+		v.lastTry = time.Now()
+	}
 	v.mu.Unlock()
 }
 
