@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -30,20 +31,43 @@ type backend struct {
 func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant, error) {
 	rec, mailbox, err := b.verifier.Verify(ctx, at.User, at.Password, string(at.Protocol), at.Remote.Addr())
 	if err != nil {
-		return gateway.Grant{}, refusal(err)
+		var grant gateway.Grant
+		if re, ok := errors.AsType[*apppassword.RefusedError](err); ok {
+			grant = gateway.Grant{ID: re.Record.ID, Name: re.Record.Name, Profile: re.Record.Profile}
+		}
+		return grant, refusal(err)
+	}
+	return b.grant(rec, mailbox, at.Protocol)
+}
+
+// grant is what the record lets a client do on one of its mailboxes.
+func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protocol) (gateway.Grant, error) {
+	g := gateway.Grant{
+		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
+		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(),
 	}
 	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
-		return gateway.Grant{}, refusal(&apppassword.RefusedError{Reason: apppassword.TenantRefuses, Record: rec, Err: err})
+		return g, refusal(&apppassword.RefusedError{Reason: apppassword.TenantRefuses, Record: rec, Err: err})
 	}
-	upstream, err := b.upstream(cloud, at.Protocol)
-	if err != nil {
-		return gateway.Grant{}, err
+	g.Upstream, err = b.upstream(cloud, p)
+	return g, err
+}
+
+// Upstreams implements [gateway.Backend].
+func (b *backend) Upstreams(p gateway.Protocol) []gateway.Upstream {
+	var list []gateway.Upstream
+	for _, rec := range b.verifier.Records() {
+		if !slices.Contains(rec.Allow, string(p)) {
+			continue
+		}
+		g, err := b.grant(rec, "", p)
+		known := slices.ContainsFunc(list, func(u gateway.Upstream) bool { return u.Address == g.Upstream.Address })
+		if err == nil && !known {
+			list = append(list, g.Upstream)
+		}
 	}
-	return gateway.Grant{
-		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
-		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(), Upstream: upstream,
-	}, nil
+	return list
 }
 
 // Token implements [gateway.Backend].

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,6 +18,9 @@ import (
 // TLS's and TCP's own end, and the client's. A client that does not read does
 // not hold it up longer.
 const farewellTime = 800 * time.Millisecond
+
+// maxQueued bounds the gateway's own responses that wait for their place.
+const maxQueued = 64 << 10
 
 // readBuffer is the size of the buffers in use before sign-in.
 const readBuffer = 4 << 10
@@ -110,12 +114,21 @@ type client struct {
 	mu       sync.Mutex
 	speaking bool     // a line written now is understood as one: not before the greeting, not during a handshake
 	gone     error    // nothing can be written any more
-	place    position // in the responses written so far
+	place    follower // of the responses written so far
+	queued   []byte   // responses of the gateway's own that wait for their place
+}
+
+// follower knows where in the server's responses a client stands.
+type follower interface {
+	// advance is told of every byte written to the client.
+	advance(b []byte)
+	// between says whether the next byte would begin a response.
+	between() bool
 }
 
 func newClient(conn net.Conn) *client {
 	raw := newRawConn(conn)
-	return &client{raw: raw, conn: raw, in: bufio.NewReaderSize(raw, readBuffer), remote: addrPort(conn.RemoteAddr())}
+	return &client{raw: raw, conn: raw, in: bufio.NewReaderSize(raw, readBuffer), remote: addrPort(conn.RemoteAddr()), place: &position{}}
 }
 
 // addrPort reads an address; the zero AddrPort stands for what is none.
@@ -173,18 +186,80 @@ func (c *client) speak() {
 	c.speaking = true
 }
 
+// follow has f follow what is written from now on, which begins between two
+// responses.
+func (c *client) follow(f follower) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.place = f
+}
+
 // Write sends responses to the client. It fails for good after the first
 // failure and after a farewell.
 func (c *client) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.queued) > 0 {
+		return c.writeQueued(p)
+	}
+	c.place.advance(p)
+	return c.write(p)
+}
+
+// write is Write below the following of places. mu is held.
+func (c *client) write(p []byte) (int, error) {
 	if c.gone != nil {
 		return 0, c.gone
 	}
 	n, err := c.conn.Write(p)
-	c.place.advance(p[:n])
 	c.gone = err
 	return n, err
+}
+
+// writeQueued writes p, and what is queued where the first response in it
+// ends. mu is held.
+func (c *client) writeQueued(p []byte) (int, error) {
+	at := 0
+	for at < len(p) && len(c.queued) > 0 {
+		end := len(p)
+		if i := bytes.IndexByte(p[at:], '\n'); i >= 0 {
+			end = at + i + 1
+		}
+		c.place.advance(p[at:end])
+		at = end
+		if !c.place.between() {
+			continue
+		}
+		if n, err := c.write(p[:at]); err != nil {
+			return n, err
+		}
+		queued := c.queued
+		c.queued = nil
+		if _, err := c.write(queued); err != nil {
+			return at, err
+		}
+		c.place.advance(p[at:])
+		n, err := c.write(p[at:])
+		return at + n, err
+	}
+	return c.write(p)
+}
+
+// inject writes whole responses of the gateway's own, at once if the client
+// stands between two of the upstream's, else as soon as it does. Any goroutine
+// may call it.
+func (c *client) inject(text string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.place.between() {
+		_, err := c.write([]byte(text))
+		return err
+	}
+	if len(c.queued) > maxQueued {
+		return &ending{public: "too many commands at once", cause: errors.New("too many refused commands during one response")}
+	}
+	c.queued = append(c.queued, text...)
+	return c.gone
 }
 
 // farewell writes a last line, if the client stands between two responses and
@@ -194,7 +269,7 @@ func (c *client) farewell(line string) {
 	c.raw.hurry(time.Now().Add(farewellTime))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gone == nil && c.speaking && c.place.between() {
+	if c.gone == nil && c.speaking && line != "" && c.place.between() {
 		_, _ = io.WriteString(c.conn, line)
 	}
 	c.gone = net.ErrClosed

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -58,7 +59,7 @@ func FuzzIMAPFrontEnd(f *testing.F) {
 			accepted = true
 			return secret.Text{}, errors.New("no upstream in this test")
 		}
-		s := &Server{Backend: backend, sessions: map[*session]phase{}, SignInAttempts: 3}
+		s := &Server{Backend: backend, sessions: map[*session]phase{}, waiting: map[netip.Addr]int{}, SignInAttempts: 3}
 		conn := &byteConn{in: bytes.NewReader(input), remote: remote}
 		s.admit(t.Context(), IMAP, conn)()
 
@@ -113,7 +114,7 @@ func FuzzIMAPUpstream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		conn := newRawConn(&byteConn{in: bytes.NewReader(input)})
 		u := &upstream{address: "upstream", raw: conn, conn: conn, in: bufio.NewReaderSize(conn, readBuffer), inTLS: true}
-		welcome, err := imapUpstream(t.Context(), u, goodUser, secret.New(goodToken))
+		welcome, err := imapUpstream(t.Context(), u, login{mailbox: goodUser, token: secret.New(goodToken)})
 		if err == nil {
 			if !welcomeLine.MatchString(welcome) {
 				t.Errorf("welcome %q", welcome)

@@ -17,13 +17,18 @@
 //     a second of [Server.Recheck], of its expiry, or of the revalidation that
 //     found it refused, with a BYE where the stream is between two responses.
 //     An outage never ends a session.
+//   - A client is held to the scope of its app password: read-only over IMAP
+//     and POP3, the senders and the number of messages over SMTP.
+//   - Wrong passwords never reach the upstream. From the sixth on, each costs
+//     its address, and its user name, a growing delay.
+//   - A shutdown lets a message that is being stored or sent arrive.
 //   - One session's fault, a panic included, stays with that session.
 //   - No password and no token is logged.
 //
-// Its limits: what passes after sign-in is not looked at, apart from following
-// the upstream's lines and literals so that a BYE never lands inside one.
-// IMAP is served; POP3 and SMTP are named but have no entry in the table of
-// protocols yet.
+// After sign-in, IMAP is passed on as it comes, and followed only as far as it
+// takes to know where a response or an APPEND ends; with a read-only app
+// password each command is read whole before it may pass. POP3 and SMTP
+// commands are always read one by one, and paired with their replies.
 package gateway
 
 import (
@@ -39,8 +44,7 @@ import (
 // output use for it.
 type Protocol string
 
-// The protocols of a mail client. [Server.Serve] refuses a listener of one
-// that it does not serve.
+// The protocols of a mail client.
 const (
 	IMAP Protocol = "imap" // RFC 9051, RFC 3501
 	POP3 Protocol = "pop3" // RFC 1939
@@ -66,6 +70,10 @@ type Grant struct {
 	Credential string    // the backing credential; grants that share it are revalidated together
 	Revision   string    // of the record, for [Backend.Allowed] to compare
 	Upstream   Upstream
+
+	ReadOnly   bool     // IMAP and POP3 commands that change the mailbox are refused
+	From       []string // senders that MAIL FROM may name, addresses or @domain, in any case; empty: any
+	MaxPerHour int      // messages that may be sent within an hour; 0: any number
 }
 
 // expired goes by the wall clock, which is what expiries are written in.
@@ -83,7 +91,9 @@ type Upstream struct {
 // the client is told "unavailable", the log gets the error.
 type Backend interface {
 	// SignIn finds the app password that user and password belong to, and
-	// whether it may be used for this protocol, mailbox and address.
+	// whether it may be used for this protocol, mailbox and address. With a
+	// refusal, the grant names the app password (ID, Name, Profile) where the
+	// password did match one.
 	SignIn(ctx context.Context, attempt Attempt) (Grant, error)
 
 	// Token returns an access token for the upstream, from a cache where it
@@ -100,4 +110,8 @@ type Backend interface {
 	// every session of that credential; any other error is an outage and
 	// closes nothing.
 	Revalidate(ctx context.Context, grant Grant) error
+
+	// Upstreams are the servers that app passwords lead to in this protocol.
+	// Clients of POP3 and SMTP are told before sign-in what those can do.
+	Upstreams(protocol Protocol) []Upstream
 }

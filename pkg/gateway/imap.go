@@ -1,12 +1,11 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -18,10 +17,8 @@ const (
 	// ID with 30 fields of 1,024 bytes (RFC 2971 section 3.3), twice over for
 	// its escapes. RFC 9051 section 4 asks for 8 KiB.
 	imapMaxCommand = 64 << 10
-	imapMaxString  = 8 << 10 // a user name or password
 	imapMaxTag     = 64
-	imapMaxBad     = 10 // commands refused on one connection, sign-ins aside
-)
+	)
 
 // imapCodes are the response codes of RFC 5530.
 var imapCodes = map[Reason]string{
@@ -33,13 +30,12 @@ var imapCodes = map[Reason]string{
 	Revoked:            "AUTHENTICATIONFAILED",
 	Unavailable:        "UNAVAILABLE",
 	Policy:             "CONTACTADMIN",
+	DecoyUsed:          "AUTHENTICATIONFAILED",
 }
 
 // imapState is what a session remembers between commands.
 type imapState struct {
 	tag string // of the sign-in to be answered
-	met bool   // the client has sent a command that exists
-	bad int
 }
 
 // imapAnswer is how a command is refused: the status and text after its tag.
@@ -47,10 +43,7 @@ type imapAnswer string
 
 func (a imapAnswer) Error() string { return string(a) }
 
-const (
-	imapPrivacy   imapAnswer = "NO [PRIVACYREQUIRED] a password is not taken in clear from another machine; use TLS or STARTTLS"
-	imapCancelled imapAnswer = "BAD AUTHENTICATE cancelled"
-)
+const imapPrivacy imapAnswer = "NO [PRIVACYREQUIRED] a password is not taken in clear from another machine; use TLS or STARTTLS"
 
 func imapGreet(s *session) error {
 	return s.reply("* OK [CAPABILITY %s] o365pw ready", imapCapabilities(s))
@@ -84,14 +77,15 @@ func imapRefuse(s *session, r *Refusal) error {
 func imapBye(text string) string { return "* BYE o365pw: " + imapText(text) + "\r\n" }
 
 // imapText makes a resp-text of whatever a text holds (RFC 9051 section 9):
-// printable ASCII on one line, and no bracket that could be taken for a code's.
+// no bracket in it can be taken for a code's.
 func imapText(text string) string {
+	return strings.NewReplacer("[", "(", "]", ")").Replace(lineText(text))
+}
+
+// lineText makes one line of printable ASCII of whatever a text holds.
+func lineText(text string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {
-		case r == '[':
-			return '('
-		case r == ']':
-			return ')'
 		case r == '\r', r == '\n', r == '\t':
 			return ' '
 		case r < ' ' || r > '~':
@@ -126,7 +120,7 @@ func imapAsk(ctx context.Context, s *session) (credentials, error) {
 		}
 		if answer, ok := errors.AsType[imapAnswer](err); ok {
 			if err = s.reply("%s %s", cmd.tag, string(answer)); err == nil {
-				err = imapCountBad(s)
+				err = s.countBad()
 			}
 		}
 		if err != nil {
@@ -135,25 +129,33 @@ func imapAsk(ctx context.Context, s *session) (credentials, error) {
 	}
 }
 
-func imapCountBad(s *session) error {
-	if s.imap.bad++; s.imap.bad >= imapMaxBad {
+// countBad ends a connection that sends nothing but nonsense.
+func (s *session) countBad() error {
+	if s.bad++; s.bad >= maxBadCommands {
 		return &ending{public: "too many bad commands", cause: errors.New("too many bad commands")}
 	}
 	return nil
 }
 
+// known ends a connection whose first command is of another protocol, such as
+// that of a browser whom a web page sent here: it must not go on to send what
+// could be taken for a command.
+func (s *session) known(is bool) error {
+	if s.met = s.met || is; s.met {
+		return nil
+	}
+	name := map[Protocol]string{IMAP: "an IMAP", POP3: "a POP3", SMTP: "an SMTP"}[s.name]
+	return &ending{public: "not " + name + " command", cause: fmt.Errorf("the first command is not %s one, as before a sign-in", name)}
+}
+
 // imapDo executes one command: credentials if it was a sign-in, an imapAnswer
 // if it is to be refused, any other error if the connection is over.
 func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, error) {
-	switch cmd.verb {
-	case "CAPABILITY", "NOOP", "ID", "LOGOUT", "STARTTLS", "LOGIN", "AUTHENTICATE":
-		s.imap.met = true
-	default:
-		// A client of another protocol, such as a browser whom a web page
-		// sent here, must not go on to send what could be taken for a command.
-		if !s.imap.met {
-			return nil, &ending{public: "not an IMAP command", cause: errors.New("the first command is not one of IMAP's before sign-in")}
-		}
+	known := slices.Contains([]string{"CAPABILITY", "NOOP", "ID", "LOGOUT", "STARTTLS", "LOGIN", "AUTHENTICATE"}, cmd.verb)
+	if err := s.known(known); err != nil {
+		return nil, err
+	}
+	if !known {
 		return nil, imapAnswer("BAD unknown command, or one that needs a sign-in first")
 	}
 	if cmd.declined && (cmd.verb != "LOGIN" || s.client.private()) {
@@ -184,23 +186,15 @@ func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, err
 	return nil, imapStartTLS(ctx, s, cmd)
 }
 
-// imapStartTLS is RFC 9051 section 6.2.1. What a client, or somebody between
-// it and here, has sent in clear after the command must not be taken for
-// something said over TLS (CVE-2011-0411): it ends the connection.
+// imapStartTLS is RFC 9051 section 6.2.1.
 func imapStartTLS(ctx context.Context, s *session, cmd imapCommand) error {
 	switch {
 	case s.client.tls:
 		return imapAnswer("BAD TLS is active already")
 	case s.server.tls == nil:
 		return imapAnswer("NO TLS is not set up here")
-	case s.client.in.Buffered() > 0:
-		return &ending{public: "nothing may follow STARTTLS before the handshake",
-			cause: fmt.Errorf("%d bytes came in clear after STARTTLS", s.client.in.Buffered())}
 	}
-	if err := s.reply("%s OK begin TLS now", cmd.tag); err != nil {
-		return err
-	}
-	return s.startTLS(ctx)
+	return s.upgrade(ctx, cmd.tag+" OK begin TLS now")
 }
 
 // imapLogin is RFC 9051 section 6.2.3.
@@ -221,107 +215,30 @@ func imapLogin(s *session, cmd imapCommand) (*credentials, error) {
 }
 
 // imapAuthenticate is RFC 9051 section 6.2.2, with the initial response of
-// RFC 4959, for PLAIN (RFC 4616) and LOGIN (draft-murchison-sasl-login).
+// RFC 4959.
 func imapAuthenticate(s *session, cmd imapCommand) (*credentials, error) {
 	mechanism, initial, hasInitial := strings.Cut(string(cmd.args), " ")
-	sasl := imapSASL{s: s}
-	if hasInitial {
-		if initial == "=" { // an empty one
-			initial = ""
-		}
-		response, err := base64.StdEncoding.DecodeString(initial)
-		if err != nil {
-			return nil, imapAnswer("BAD initial response is not base64")
-		}
-		sasl.initial = &response
+	if initial == "=" { // an empty one
+		initial = ""
 	}
-	switch strings.ToUpper(mechanism) {
-	case "PLAIN", "LOGIN":
-	default:
-		return nil, imapAnswer("NO mechanism not supported; use PLAIN or LOGIN")
+	x := saslExchange{s: s, prompt: "+ "}
+	if hasInitial && !x.begin(initial) {
+		return nil, imapAnswer("BAD initial response is not base64")
 	}
-	if !s.client.private() {
-		return nil, imapPrivacy
+	cred, err := x.run(mechanism)
+	if p, ok := errors.AsType[saslProblem](err); ok {
+		return nil, imapSASLAnswers[p]
 	}
-	if strings.EqualFold(mechanism, "LOGIN") {
-		return sasl.login()
-	}
-	return sasl.plain()
+	return cred, err
 }
 
-// imapSASL is one exchange of challenges and responses.
-type imapSASL struct {
-	s       *session
-	initial *[]byte // not used yet
-}
-
-func (a *imapSASL) plain() (*credentials, error) {
-	response, err := a.ask("")
-	if err != nil {
-		return nil, err
-	}
-	parts := bytes.Split(response, []byte{0})
-	if len(parts) != 3 || len(parts[1]) == 0 || len(parts[2]) == 0 {
-		return nil, imapAnswer("BAD malformed PLAIN response")
-	}
-	authzid, user, password := string(parts[0]), string(parts[1]), string(parts[2])
-	if authzid != "" && authzid != user {
-		return nil, imapAnswer("NO [AUTHORIZATIONFAILED] signing in on behalf of somebody else is not supported")
-	}
-	return checkedCredentials(user, password)
-}
-
-// login takes an initial response for the user name, as several clients send
-// it; an empty one does not count.
-func (a *imapSASL) login() (*credentials, error) {
-	if a.initial != nil && len(*a.initial) == 0 {
-		a.initial = nil
-	}
-	user, err := a.ask("Username:")
-	if err != nil {
-		return nil, err
-	}
-	password, err := a.ask("Password:")
-	if err != nil {
-		return nil, err
-	}
-	return checkedCredentials(string(user), string(password))
-}
-
-func checkedCredentials(user, password string) (*credentials, error) {
-	if len(user) > imapMaxString || len(password) > imapMaxString {
-		return nil, imapAnswer("BAD user name or password too long")
-	}
-	if strings.ContainsRune(user, 0) || strings.ContainsRune(password, 0) {
-		return nil, imapAnswer("BAD user name or password with a NUL")
-	}
-	return &credentials{user, secret.New(password)}, nil
-}
-
-// ask sends a challenge and returns the response.
-func (a *imapSASL) ask(challenge string) ([]byte, error) {
-	if a.initial != nil {
-		response := *a.initial
-		a.initial = nil
-		return response, nil
-	}
-	if err := a.s.reply("+ %s", base64.StdEncoding.EncodeToString([]byte(challenge))); err != nil {
-		return nil, err
-	}
-	line, err := readLine(a.s.client.in, imapMaxCommand)
-	if errors.Is(err, errTooLong) {
-		return nil, &ending{public: "response too long", cause: err}
-	}
-	if err != nil {
-		return nil, noEOFWithin([]byte("+"), err)
-	}
-	line = withoutEOL(line)
-	if string(line) == "*" {
-		return nil, imapCancelled
-	}
-	response, err := base64.StdEncoding.DecodeString(string(line))
-	if err != nil {
-		return nil, imapAnswer("BAD response is not base64")
-	}
-	return response, nil
+var imapSASLAnswers = map[saslProblem]imapAnswer{
+	saslUnknown:   "NO mechanism not supported; use PLAIN or LOGIN",
+	saslInClear:   imapPrivacy,
+	saslCancelled: "BAD AUTHENTICATE cancelled",
+	saslEncoding:  "BAD response is not base64",
+	saslMalformed: "BAD malformed PLAIN response",
+	saslBehalf:    "NO [AUTHORIZATIONFAILED] signing in on behalf of somebody else is not supported",
+	saslLong:      "BAD user name or password too long",
+	saslNUL:       "BAD user name or password with a NUL",
 }

@@ -18,7 +18,7 @@ type imapCommand struct {
 func imapRead(s *session) (imapCommand, error) {
 	unit, declined, err := readUnit(s.client.in, imapMaxCommand, func(unit []byte, size int64, sync bool) (bool, error) {
 		verb := parseIMAPCommand(unit).verb
-		take := size <= imapMaxString && (verb == "ID" || verb == "LOGIN" && s.client.private())
+		take := size <= maxCredential && (verb == "ID" || verb == "LOGIN" && s.client.private())
 		if take && sync {
 			return true, s.reply("+ go ahead")
 		}
@@ -78,7 +78,7 @@ func (p *imapParser) space() bool {
 	return ok
 }
 
-// astring is an atom, a quoted string or a literal, of at most imapMaxString
+// astring is an atom, a quoted string or a literal, of at most maxCredential
 // bytes and without NUL.
 func (p *imapParser) astring() (string, bool) {
 	var s string
@@ -98,7 +98,7 @@ func (p *imapParser) astring() (string, bool) {
 		s, ok = string(p.rest[:end]), end > 0
 		p.rest = p.rest[end:]
 	}
-	return s, ok && len(s) <= imapMaxString && !strings.ContainsRune(s, 0)
+	return s, ok && len(s) <= maxCredential && !strings.ContainsRune(s, 0)
 }
 
 // quoted takes eight-bit characters as well, which old clients send.

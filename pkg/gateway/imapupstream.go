@@ -8,11 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/o365pw/o365pw/pkg/secret"
 	"github.com/o365pw/o365pw/pkg/xoauth2"
@@ -28,8 +25,8 @@ const (
 // see that the mailbox is there. Exchange accepts a token for a mailbox that
 // it then does not open; it says so to the first command ("User is
 // authenticated but not connected"), which hence must not be the client's.
-func imapUpstream(ctx context.Context, u *upstream, mailbox string, token secret.Text) (string, error) {
-	d := &imapDialog{u: u, mailbox: mailbox}
+func imapUpstream(ctx context.Context, u *upstream, l login) (string, error) {
+	d := &imapDialog{u: u, mailbox: l.mailbox}
 	if err := d.greeting(); err != nil {
 		return "", err
 	}
@@ -38,13 +35,14 @@ func imapUpstream(ctx context.Context, u *upstream, mailbox string, token secret
 			return "", err
 		}
 	}
-	if err := d.authenticate(token); err != nil {
+	if err := d.authenticate(l.token); err != nil {
 		return "", err
 	}
 	if err := d.probe(); err != nil {
 		return "", err
 	}
 	list := imapPassedOn(d.capabilities)
+	u.offers = list
 	if len(list) == 0 {
 		return "OK signed in", nil
 	}
@@ -69,18 +67,13 @@ type imapDialog struct {
 	capabilities []string // as announced last; nil: not yet
 }
 
-// unavailable is a refusal for what a later attempt may not meet.
-func (d *imapDialog) unavailable(step string, err error) error {
-	return &Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %s: %w", d.u.address, step, err)}
-}
-
 func (d *imapDialog) greeting() error {
 	r, err := d.read()
 	if err != nil {
-		return d.unavailable("greeting", err)
+		return d.u.unavailable("greeting", err)
 	}
 	if r.tag != "*" || r.status != "OK" {
-		return d.unavailable("greeting", r.unexpected())
+		return d.u.unavailable("greeting", r.unexpected())
 	}
 	d.note(r)
 	return nil
@@ -88,7 +81,7 @@ func (d *imapDialog) greeting() error {
 
 func (d *imapDialog) startTLS(ctx context.Context) error {
 	if err := d.u.send("g0 STARTTLS\r\n"); err != nil {
-		return d.unavailable("STARTTLS", err)
+		return d.u.unavailable("STARTTLS", err)
 	}
 	rs, err := d.finish(nil, "g0")
 	if err == nil && rs[0].status != "OK" {
@@ -98,7 +91,7 @@ func (d *imapDialog) startTLS(ctx context.Context) error {
 		err = d.u.startTLS(ctx)
 	}
 	if err != nil {
-		return d.unavailable("STARTTLS", err)
+		return d.u.unavailable("STARTTLS", err)
 	}
 	d.capabilities = nil // said in clear (RFC 9051 section 6.2.1)
 	return nil
@@ -108,7 +101,7 @@ func (d *imapDialog) startTLS(ctx context.Context) error {
 // nothing in its greeting and offers SASL-IR, so that is what silence means.
 func (d *imapDialog) authenticate(token secret.Text) error {
 	if d.capabilities != nil && !d.has("AUTH=XOAUTH2") {
-		return d.unavailable("sign-in", errors.New("it does not offer AUTH=XOAUTH2: is this the right server?"))
+		return d.u.unavailable("sign-in", errors.New("it does not offer AUTH=XOAUTH2: is this the right server?"))
 	}
 	raw, err := xoauth2.InitialResponse(d.mailbox, token)
 	if err != nil {
@@ -123,7 +116,7 @@ func (d *imapDialog) authenticate(token secret.Text) error {
 		lines = []string{response, ""}
 	}
 	if err := d.u.send(command + "\r\n"); err != nil {
-		return d.unavailable("AUTHENTICATE", err)
+		return d.u.unavailable("AUTHENTICATE", err)
 	}
 	d.capabilities = nil
 	rs, err := d.finish(func() error {
@@ -135,7 +128,7 @@ func (d *imapDialog) authenticate(token secret.Text) error {
 		return d.u.send(line + "\r\n")
 	}, "g1")
 	if err != nil {
-		return d.unavailable("AUTHENTICATE", err)
+		return d.u.unavailable("AUTHENTICATE", err)
 	}
 	return d.judge("AUTHENTICATE", rs[0])
 }
@@ -143,17 +136,14 @@ func (d *imapDialog) authenticate(token secret.Text) error {
 // probe asks for the capabilities after sign-in and for the mailbox.
 func (d *imapDialog) probe() error {
 	if err := d.u.send("g2 CAPABILITY\r\ng3 STATUS INBOX (UIDNEXT)\r\n"); err != nil {
-		return d.unavailable("STATUS INBOX", err)
+		return d.u.unavailable("STATUS INBOX", err)
 	}
 	rs, err := d.finish(nil, "g2", "g3")
 	if err != nil {
-		return d.unavailable("STATUS INBOX", err)
+		return d.u.unavailable("STATUS INBOX", err)
 	}
 	return cmp.Or(d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0]))
 }
-
-// imapBackoff is how Exchange asks to be left alone.
-var imapBackoff = regexp.MustCompile(`(?i)suggested backoff time: (\d{1,9}) milliseconds`)
 
 // judge makes a Refusal of a command's final answer, if it was refused.
 //
@@ -165,16 +155,11 @@ func (d *imapDialog) judge(step string, r imapResponse) error {
 		return nil
 	}
 	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), limited(r.status+" "+r.text, 200))
-	if m := imapBackoff.FindStringSubmatch(r.text); m != nil {
-		ms, _ := strconv.Atoi(m[1])
-		return &Refusal{Reason: Unavailable, Public: "the mail server asks for a pause; try again later",
-			Err: fmt.Errorf("%w: %w", said, &throttledError{time.Duration(ms) * time.Millisecond})}
-	}
 	code, _, _ := strings.Cut(strings.ToUpper(r.code), " ")
 	lower := strings.ToLower(r.text)
 	switch {
 	case strings.Contains(lower, "throttled"), slices.Contains([]string{"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG"}, code):
-		return &Refusal{Reason: Unavailable, Err: said}
+		return throttled(said, r.text)
 	case strings.Contains(lower, "not connected"):
 		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not open the mailbox " + d.mailbox + " for it; ask your administrator",
 			Err: fmt.Errorf("%w: the token is good, but the mailbox is closed to it: give the service principal FullAccess (Add-MailboxPermission), switch IMAP on (Set-CASMailbox -ImapEnabled $true), and check that the mailbox is in Exchange Online under this address", said)}

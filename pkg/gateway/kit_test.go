@@ -65,6 +65,8 @@ func (b *fakeBackend) Revalidate(ctx context.Context, g Grant) error {
 	return nil
 }
 
+func (b *fakeBackend) Upstreams(Protocol) []Upstream { return []Upstream{b.grant.Upstream} }
+
 // rig is a gateway with everything around it in memory, so that it also runs
 // in the bubble of testing/synctest.
 type rig struct {

@@ -108,16 +108,24 @@ func announcedLiteral(line []byte) (size int64, sync, ok bool) {
 	return n, !nonSync, true
 }
 
-// position follows responses as they are written, to know when the next byte
-// would begin a new one.
+// position follows IMAP commands or responses as they pass, to know when the
+// next byte would begin a new one.
 type position struct {
+	ended func(head []byte) // told of the beginning of each that has ended; may be nil
+
 	literal int64  // bytes of a literal still to come
-	within  bool   // a response has begun and not ended
+	within  bool   // one has begun and not ended
+	first   bool   // in its first line
 	tail    []byte // the end of the current line, enough of it to see a literal announced
+	head    []byte // the beginning of the current one
 }
 
-// tailSize holds the longest announcement and what stands before it.
-const tailSize = len(" ~{9223372036854775807+}\r")
+const (
+	// tailSize holds the longest announcement and what stands before it.
+	tailSize = len(" ~{9223372036854775807+}\r")
+	// headSize holds a tag and the verb after it.
+	headSize = imapMaxTag + len(" AUTHENTICATE ")
+)
 
 // between says whether the next byte would begin a response.
 func (p *position) between() bool { return !p.within && p.literal == 0 }
@@ -130,21 +138,29 @@ func (p *position) advance(b []byte) {
 			b = b[n:]
 			continue
 		}
+		if !p.within {
+			p.within, p.first, p.head = true, true, p.head[:0]
+		}
 		end := bytes.IndexByte(b, '\n')
 		if end < 0 {
-			p.within = true
 			p.keep(b)
 			return
 		}
 		p.keep(b[:end])
 		p.literal, _, p.within = announcedLiteral(p.tail)
-		p.tail = p.tail[:0]
+		p.tail, p.first = p.tail[:0], false
 		b = b[end+1:]
+		if !p.within && p.ended != nil {
+			p.ended(p.head)
+		}
 	}
 }
 
-// keep adds to the tail of the current line.
+// keep adds to what is kept of the current line.
 func (p *position) keep(b []byte) {
+	if room := headSize - len(p.head); p.first && room > 0 {
+		p.head = append(p.head, b[:min(room, len(b))]...)
+	}
 	if len(b) >= tailSize {
 		p.tail = append(p.tail[:0], b[len(b)-tailSize:]...)
 		return

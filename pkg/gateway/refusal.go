@@ -12,6 +12,7 @@ import (
 type Reason string
 
 // The reasons of a [Refusal], with the IMAP response code (RFC 5530) of each.
+// POP3 tells them by RFC 3206, SMTP by RFC 4954 and RFC 3463.
 const (
 	BadCredentials     Reason = "bad-credentials"      // AUTHENTICATIONFAILED: no such app password
 	ProtocolNotAllowed Reason = "protocol-not-allowed" // AUTHORIZATIONFAILED
@@ -21,11 +22,12 @@ const (
 	Revoked            Reason = "revoked"              // AUTHENTICATIONFAILED
 	Unavailable        Reason = "unavailable"          // UNAVAILABLE: try again later, the password is not at fault
 	Policy             Reason = "policy"               // CONTACTADMIN: the tenant does not let it happen
+	DecoyUsed          Reason = "decoy-used"           // told as BadCredentials, in every word
 )
 
 // publicTexts are what the client is told where a Refusal has no text of its
 // own. BadCredentials has this one text only, whatever the Refusal says, so
-// that nobody learns from it which half was wrong.
+// that nobody learns from it which half was wrong, or what a decoy is.
 var publicTexts = map[Reason]string{
 	BadCredentials:     "user name or app password not accepted",
 	ProtocolNotAllowed: "this app password may not be used for this protocol",
@@ -43,6 +45,11 @@ type Refusal struct {
 	Reason Reason
 	Public string // for the person at the mail client: what to do; empty: a text by Reason
 	Err    error  // for the log: the cause and what mends it; may be nil
+
+	// Reply, where not empty, is the upstream's own reply, which an SMTP client
+	// gets in place of one by Reason: code, enhanced status code and text on
+	// one line.
+	Reply string
 }
 
 // Error gives the private side. It is for the log, not for the client.
@@ -56,9 +63,13 @@ func (r *Refusal) Error() string {
 // Unwrap returns the private cause.
 func (r *Refusal) Unwrap() error { return r.Err }
 
+// wrongPassword tells that the client did not present a password that opens
+// anything.
+func (r *Refusal) wrongPassword() bool { return r.Reason == BadCredentials || r.Reason == DecoyUsed }
+
 // public is the text for the client.
 func (r *Refusal) public() string {
-	if r.Reason == BadCredentials {
+	if r.wrongPassword() {
 		return publicTexts[BadCredentials]
 	}
 	return cmp.Or(r.Public, publicTexts[r.Reason], publicTexts[Unavailable])
@@ -83,7 +94,8 @@ func ends(err error) (*Refusal, bool) {
 // ending is why a session is closed from this side, as the cause of its
 // context (context.Cause).
 type ending struct {
-	public string // follows "* BYE o365pw: "
+	public string // the client's last line says it
+	reason Reason // where it is one of a Refusal
 	cause  error
 }
 

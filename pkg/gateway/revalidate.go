@@ -83,7 +83,7 @@ func (s *Server) revalidateOne(ctx context.Context, key string, grant Grant) {
 	// Listed anew: some have signed in meanwhile.
 	for _, sess := range s.signedIn() {
 		if credentialOf(sess.grant) == key {
-			sess.end(&ending{public: r.public(), cause: r})
+			sess.end(&ending{public: r.public(), reason: r.Reason, cause: r})
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -34,6 +35,10 @@ type Server struct {
 	// nowhere.
 	Log *slog.Logger
 
+	// Observe is told of each event, in the goroutine that it happens in, which
+	// it must not hold up. Nil: nobody.
+	Observe func(Event)
+
 	// Dial connects to the upstream. Nil: a net.Dialer, which tries every
 	// address of the host.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -53,12 +58,16 @@ type Server struct {
 	UpstreamTimeout time.Duration
 
 	// IdleTimeout ends a session in which neither side has sent anything for
-	// so long. 0: 35 minutes; RFC 9051 section 5.4 asks for 30, and clients
-	// in IDLE speak up every 29 (RFC 2177).
+	// so long. 0: 35 minutes for IMAP, 15 for POP3, 10 for SMTP.
 	IdleTimeout time.Duration
 
-	// DrainTimeout is how long Serve waits for its sessions to end once its
-	// context has ended, before their connections are simply closed. 0: 5 s.
+	// FinishTimeout is how long a message that is being sent or stored may take
+	// once the context of Serve has ended; sessions with nothing under way end
+	// at once. 0: 20 s.
+	FinishTimeout time.Duration
+
+	// DrainTimeout is how long Serve waits after that for sessions to say
+	// good-bye, before their connections are simply closed. 0: 5 s.
 	DrainTimeout time.Duration
 
 	// SignInAttempts is how many sign-ins may be refused on one connection
@@ -66,10 +75,14 @@ type Server struct {
 	SignInAttempts int
 
 	// MaxPending is how many connections may be open that have not signed in;
-	// further ones are closed at once. 0: 2000.
-	MaxPending int
+	// further ones are closed at once. 0: 2000. MaxPendingPerAddress is the
+	// same for one address that is not this machine's. 0: 100.
+	MaxPending, MaxPendingPerAddress int
 
 	backoff backoff
+	limits  limits
+	quota   quota
+	offers  offers
 	tls     *tls.Config // TLS, with a least version
 
 	mu        sync.Mutex // guards what follows, and grant and since of each session
@@ -77,6 +90,7 @@ type Server struct {
 	listeners map[Protocol]string
 	sessions  map[*session]phase // every connection
 	pending   int                // those in phase arriving
+	waiting   map[netip.Addr]int // those by address
 	lastID    uint64
 }
 
@@ -93,17 +107,19 @@ func (s *Server) revalidateEvery() time.Duration { return cmp.Or(s.Revalidate, t
 func (s *Server) greetAfter() time.Duration      { return cmp.Or(s.GreetAfter, 400*time.Millisecond) }
 func (s *Server) signInTimeout() time.Duration   { return cmp.Or(s.SignInTimeout, 2*time.Minute) }
 func (s *Server) upstreamTimeout() time.Duration { return cmp.Or(s.UpstreamTimeout, 30*time.Second) }
-func (s *Server) idleTimeout() time.Duration     { return cmp.Or(s.IdleTimeout, 35*time.Minute) }
+func (s *Server) finishTimeout() time.Duration   { return cmp.Or(s.FinishTimeout, 20*time.Second) }
 func (s *Server) drainTimeout() time.Duration    { return cmp.Or(s.DrainTimeout, 5*time.Second) }
 func (s *Server) signInAttempts() int            { return cmp.Or(s.SignInAttempts, 3) }
 func (s *Server) maxPending() int                { return cmp.Or(s.MaxPending, 2000) }
+func (s *Server) maxPendingPerAddress() int      { return cmp.Or(s.MaxPendingPerAddress, 100) }
 func (s *Server) log() *slog.Logger              { return cmp.Or(s.Log, slog.New(slog.DiscardHandler)) }
 
 // Serve accepts mail clients until ctx ends, then drains: the listeners are
-// closed, every session is told BYE, and Serve returns when all have ended, or
-// DrainTimeout later. It closes the listeners in any case. It returns nil after
-// a drain, and an error when it cannot begin (no backend, no such protocol,
-// already called) or when sessions had to be given up. Serve may be called once.
+// closed, every session is told good-bye as soon as no message is under way in
+// it, and Serve returns when all have ended, or FinishTimeout and DrainTimeout
+// later. It closes the listeners in any case. It returns nil after a drain, and
+// an error when it cannot begin (no backend, no such protocol, already called)
+// or when sessions had to be given up. Serve may be called once.
 func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener) error {
 	parent := ctx
 	ctx, stop := context.WithCancelCause(parent)
@@ -120,19 +136,21 @@ func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener)
 	unlisten := whenDone(ctx, closeAll)
 
 	var accepting, serving sync.WaitGroup
+	sessions, end := context.WithCancelCause(context.WithoutCancel(parent))
+	defer end(nil)
 	for name, ln := range listeners {
 		accepting.Go(func() {
-			if err := s.accept(ctx, name, ln, &serving); err != nil {
+			if err := s.accept(ctx, sessions, name, ln, &serving); err != nil {
 				stop(err)
 			}
 		})
 	}
 	serving.Go(func() { s.revalidate(ctx) })
 
-	<-ctx.Done() // which every session's context ends with
+	<-ctx.Done()
 	unlisten()
 	accepting.Wait()
-	if err := s.drain(&serving); err != nil {
+	if err := s.drain(&serving, func() { end(nil) }); err != nil {
 		return err
 	}
 	if parent.Err() == nil {
@@ -165,19 +183,20 @@ func (s *Server) begin(listeners map[Protocol]net.Listener) error {
 		s.tls = s.TLS.Clone()
 		s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12)
 	}
-	s.started, s.listeners, s.sessions = time.Now().UTC(), addresses, map[*session]phase{}
+	s.started, s.listeners, s.sessions, s.waiting = time.Now().UTC(), addresses, map[*session]phase{}, map[netip.Addr]int{}
 	return nil
 }
 
-// accept takes connections from ln until ctx ends or ln is closed.
-func (s *Server) accept(ctx context.Context, name Protocol, ln net.Listener, serving *sync.WaitGroup) error {
+// accept takes connections from ln until ctx ends or ln is closed. Their
+// sessions end with another context.
+func (s *Server) accept(ctx, sessions context.Context, name Protocol, ln net.Listener, serving *sync.WaitGroup) error {
 	var pause time.Duration
 	for {
 		conn, err := ln.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			if run := s.admit(ctx, name, conn); run != nil {
+			if run := s.admit(sessions, name, conn); run != nil {
 				serving.Go(run)
 			}
 		case ctx.Err() != nil:
@@ -203,19 +222,21 @@ func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run f
 	c := newClient(conn)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending >= s.maxPending() {
-		s.log().Warn("connection refused: too many are waiting to sign in", "protocol", string(name), "remote", c.remote.String(), "limit", s.maxPending())
+	from := sourceOf(c.remote.Addr())
+	if s.pending >= s.maxPending() || !from.IsLoopback() && s.waiting[from] >= s.maxPendingPerAddress() {
+		s.log().Warn("connection refused: too many are waiting to sign in", "protocol", string(name), "remote", c.remote.String(), "waiting", s.pending, "from_there", s.waiting[from])
 		_ = conn.Close()
 		return nil
 	}
 	s.lastID++
+	background := ctx
 	ctx, end := context.WithCancelCause(ctx)
 	sess := &session{
-		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, end: end, done: make(chan struct{}),
+		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, background: background, end: end, done: make(chan struct{}),
 		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()),
 	}
 	s.sessions[sess] = arriving
-	s.pending++
+	s.wait(sess, 1)
 	return func() {
 		defer close(sess.done)
 		defer end(nil)
@@ -226,10 +247,10 @@ func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run f
 
 // register makes a connection a signed-in session, which Recheck and the
 // revalidation see from now on.
-func (s *Server) register(sess *session, grant Grant) {
+func (s *Server) register(sess *session, grant Grant, r relay) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sess.grant, sess.since = grant, time.Now().UTC()
+	sess.grant, sess.since, sess.relay = grant, time.Now().UTC(), r
 	s.move(sess, open)
 }
 
@@ -251,12 +272,21 @@ func (s *Server) remove(sess *session) {
 // move keeps count. mu is held.
 func (s *Server) move(sess *session, to phase) {
 	if s.sessions[sess] == arriving {
-		s.pending--
+		s.wait(sess, -1)
 	}
 	if to == arriving {
-		s.pending++
+		s.wait(sess, 1)
 	}
 	s.sessions[sess] = to
+}
+
+// wait counts connections that have not signed in. mu is held.
+func (s *Server) wait(sess *session, n int) {
+	from := sourceOf(sess.client.remote.Addr())
+	s.pending += n
+	if s.waiting[from] += n; s.waiting[from] == 0 {
+		delete(s.waiting, from)
+	}
 }
 
 // live is a signed-in session with its grant.
@@ -278,14 +308,18 @@ func (s *Server) signedIn() []live {
 	return list
 }
 
-// drain waits for the sessions, whose context has ended, and closes what is
-// left after DrainTimeout.
-func (s *Server) drain(serving *sync.WaitGroup) error {
+// drain lets what is under way finish, then ends all sessions, and waits for
+// them. What is left after DrainTimeout is closed.
+func (s *Server) drain(serving *sync.WaitGroup, endAll func()) error {
 	finished := make(chan struct{})
 	go func() {
 		serving.Wait()
 		close(finished)
 	}()
+	if s.finish(finished) {
+		return nil
+	}
+	endAll()
 	for range 2 {
 		select {
 		case <-finished:
@@ -303,6 +337,39 @@ func (s *Server) drain(serving *sync.WaitGroup) error {
 	return fmt.Errorf("gateway: %d sessions did not end within %s", len(s.sessions), 2*s.drainTimeout())
 }
 
+// finishStep is how often finish looks whether a message has arrived.
+const finishStep = 20 * time.Millisecond
+
+// finish ends each session as soon as nothing is under way in it, and says
+// whether all have ended within FinishTimeout.
+func (s *Server) finish(finished <-chan struct{}) bool {
+	limit := time.After(s.finishTimeout())
+	step := time.NewTicker(finishStep)
+	defer step.Stop()
+	for {
+		var busy bool
+		s.mu.Lock()
+		for sess, phase := range s.sessions {
+			if phase == open && sess.relay.busy() {
+				busy = true
+				continue
+			}
+			sess.end(nil) // as a shutdown
+		}
+		s.mu.Unlock()
+		if !busy {
+			return false // the farewells are left
+		}
+		select {
+		case <-finished:
+			return true
+		case <-limit:
+			return false
+		case <-step.C:
+		}
+	}
+}
+
 // Recheck asks [Backend.Allowed] of every session and closes those that are
 // refused. It returns when they are closed, which takes a second at most. Call
 // it when the registry has changed.
@@ -311,7 +378,7 @@ func (s *Server) Recheck() {
 	for _, sess := range s.signedIn() {
 		err := s.Backend.Allowed(sess.grant)
 		if r, ok := ends(err); ok {
-			sess.end(&ending{public: r.public(), cause: r})
+			sess.end(&ending{public: r.public(), reason: r.Reason, cause: r})
 			closing = append(closing, sess)
 		} else if err != nil {
 			s.log().Error("cannot tell whether an app password still holds; its session goes on",
@@ -346,6 +413,19 @@ func (s *Server) Sessions() []Session {
 	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b Session) int { return cmp.Compare(a.ID, b.ID) })
 	return list
+}
+
+// End closes a signed-in client's session, by its number in [Session]. It says
+// whether there was one.
+func (s *Server) End(id uint64) bool {
+	for _, sess := range s.signedIn() {
+		if sess.id == id {
+			sess.end(&ending{public: "closed by the administrator", cause: errors.New("closed by a command")})
+			await([]live{sess})
+			return true
+		}
+	}
+	return false
 }
 
 // Status describes the running gateway; Version is left for the caller to set.

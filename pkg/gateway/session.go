@@ -7,39 +7,57 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"math"
 	"os"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
 
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
-// protocol is what differs between the mail protocols: everything before
-// sign-in, on either side.
+// protocol is what differs between the mail protocols.
 type protocol struct {
 	// greet says what the server says first.
 	greet func(*session) error
 	// ask answers the client's commands until one is a sign-in. It returns
 	// io.EOF when the client leaves, and an *ending when it has to.
 	ask func(context.Context, *session) (credentials, error)
+	// offers asks an upstream what it can do, for clients to be told before
+	// sign-in; nil: the OK to the sign-in says it.
+	offers func(ctx context.Context, u *upstream) ([]string, error)
 	// upstream signs in there and returns once the mailbox is open. welcome
 	// goes to accept; an error is a *Refusal.
-	upstream func(ctx context.Context, u *upstream, mailbox string, token secret.Text) (welcome string, err error)
+	upstream func(ctx context.Context, u *upstream, l login) (welcome string, err error)
 	// accept and refuse answer the sign-in that ask returned last.
 	accept func(s *session, welcome string) error
 	refuse func(s *session, r *Refusal) error
+	// relay takes over once the client is signed in.
+	relay func(s *session, up *upstream, grant Grant) relay
+	// leave ends a session upstream in its own words.
+	leave string
 	// bye is the last line of a connection that this side ends.
 	bye func(text string) string
+	// idle is how long a session may be silent.
+	idle time.Duration
 }
 
 // protocols are those that the gateway serves.
 var protocols = map[Protocol]protocol{
-	IMAP: {imapGreet, imapAsk, imapUpstream, imapAccept, imapRefuse, imapBye},
+	IMAP: {
+		greet: imapGreet, ask: imapAsk, upstream: imapUpstream, accept: imapAccept, refuse: imapRefuse,
+		// RFC 9051 section 5.4 asks for 30 minutes, and clients in IDLE speak
+		// up every 29 (RFC 2177).
+		relay: newIMAPRelay, leave: "g9 LOGOUT\r\n", bye: imapBye, idle: 35 * time.Minute,
+	},
+	POP3: {
+		greet: pop3Greet, ask: pop3Ask, offers: pop3Offers, upstream: pop3Upstream, accept: pop3Accept, refuse: pop3Refuse,
+		relay: newPOP3Relay, leave: "QUIT\r\n", bye: pop3Bye, idle: 15 * time.Minute, // RFC 1939 section 3: at least 10
+	},
+	SMTP: {
+		greet: smtpGreet, ask: smtpAsk, offers: smtpOffers, upstream: smtpUpstream, accept: smtpAccept, refuse: smtpRefuse,
+		relay: newSMTPRelay, leave: "QUIT\r\n", bye: smtpBye, idle: 10 * time.Minute, // RFC 5321 section 4.5.3.2.7: at least 5
+	},
 }
 
 // Protocols are those that this gateway serves, in alphabetical order.
@@ -51,23 +69,38 @@ type credentials struct {
 	password secret.Text
 }
 
+// login is what a sign-in upstream is made of.
+type login struct {
+	mailbox string
+	token   secret.Text
+	hello   string   // SMTP: the name that the client gave itself; empty: it gave none
+	offered []string // SMTP: the extensions that the client was told of
+	utf8    bool     // POP3: the client has asked for UTF8 (RFC 6856)
+}
+
 // session is one client's connection, from accept to close.
 type session struct {
-	id     uint64
-	name   Protocol
-	proto  protocol
-	server *Server
-	client *client
-	log    *slog.Logger
-	end    context.CancelCauseFunc // ends the session, from any goroutine; the cause is an *ending
-	done   chan struct{}           // closed when the connection is and the server has forgotten it
+	id         uint64
+	name       Protocol
+	proto      protocol
+	server     *Server
+	client     *client
+	log        *slog.Logger
+	background context.Context         // for logging
+	end        context.CancelCauseFunc // ends the session, from any goroutine; the cause is an *ending
+	done       chan struct{}           // closed when the connection is and the server has forgotten it
 
 	deadline time.Time // for the client to have signed in
+	met      bool      // the client has sent a command that exists
+	bad      int       // how many it has sent that do not
 	imap     imapState
+	pop3     pop3State
+	smtp     smtpState
 
 	// Set when the sign-in is granted, under Server.mu.
 	grant Grant
 	since time.Time
+	relay relay
 
 	// From then on.
 	signedIn bool
@@ -93,29 +126,6 @@ func (s *session) run(ctx context.Context) {
 	s.client.close()
 }
 
-// whenDone runs f once ctx is done, in a goroutine of its own. stop takes that
-// back, or waits for f to return; it says whether f ran. After ctx is done, f
-// has run when stop returns.
-func whenDone(ctx context.Context, f func()) (stop func() (ran bool)) {
-	finished := make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(finished)
-		f()
-	})
-	return func() bool {
-		if !cancel() {
-			<-finished
-			return true
-		}
-		// ctx may be done for moments before it calls f.
-		if ctx.Err() == nil {
-			return false
-		}
-		f()
-		return true
-	}
-}
-
 // talk signs the client in and passes bytes until one side ends. Its error is
 // why the session ended.
 func (s *session) talk(ctx context.Context) error {
@@ -132,18 +142,38 @@ func (s *session) talk(ctx context.Context) error {
 		took := time.Since(began)
 		s.setDeadline(s.deadline.Add(took)) // the time of others is not the client's
 		if err == nil {
+			s.server.limits.succeeded(s.client.remote.Addr(), cred.user)
 			return s.serve(ctx, up, welcome, took)
 		}
 		if ctx.Err() != nil {
 			return endingOf(ctx)
 		}
 		refusal := refusalOf(err)
-		s.logRefusal(cred.user, grant, refusal)
+		s.tell(Event{Kind: Refused, User: limited(cred.user, 100), Grant: grant, Reason: refusal.Reason, Cause: refusal.Err})
+		if refusal.wrongPassword() {
+			if err := s.pause(ctx, s.server.limits.failed(s.client.remote.Addr(), cred.user)); err != nil {
+				return err
+			}
+		}
 		if err := s.proto.refuse(s, refusal); err != nil {
 			return err
 		}
 	}
 	return &ending{public: "too many sign-ins were refused", cause: errors.New("too many sign-ins were refused")}
+}
+
+// pause keeps a client waiting for its refusal.
+func (s *session) pause(ctx context.Context, wait time.Duration) error {
+	if wait <= 0 {
+		return nil
+	}
+	s.setDeadline(s.deadline.Add(wait))
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-ctx.Done():
+		return endingOf(ctx)
+	}
 }
 
 // open greets the client, over TLS if its first byte says so.
@@ -169,6 +199,19 @@ func (s *session) open(ctx context.Context) error {
 	}
 	s.client.speak()
 	return s.proto.greet(s)
+}
+
+// upgrade answers STARTTLS by ready, and begins TLS. What a client, or somebody
+// between it and here, has sent in clear after the command must not be taken
+// for something said over TLS (CVE-2011-0411): it ends the connection.
+func (s *session) upgrade(ctx context.Context, ready string) error {
+	if n := s.client.in.Buffered(); n > 0 {
+		return &ending{public: "nothing may follow STARTTLS before the handshake", cause: fmt.Errorf("%d bytes came in clear after STARTTLS", n)}
+	}
+	if err := s.reply("%s", ready); err != nil {
+		return err
+	}
+	return s.startTLS(ctx)
 }
 
 // startTLS makes the client's connection a TLS one.
@@ -201,21 +244,25 @@ func (s *session) awaitCommand() error {
 
 // signIn has the backend judge the credentials, and the upstream open the
 // mailbox. The session is registered when it returns without error. The grant
-// is there as soon as the credentials were right.
+// names the app password wherever one matched.
 func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up *upstream, welcome string, err error) {
+	if err := s.server.limits.check(s.client.remote.Addr(), cred.user); err != nil {
+		return Grant{}, nil, "", err
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.server.upstreamTimeout())
 	defer cancel()
 	backend := s.server.Backend
 	grant, err = backend.SignIn(ctx, Attempt{Protocol: s.name, User: cred.user, Password: cred.password, Remote: s.client.remote})
 	if err != nil {
-		return Grant{}, nil, "", err
+		return grant, nil, "", err
 	}
-	if up, welcome, err = s.server.open(ctx, s.proto, grant); err != nil {
+	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8}
+	if up, welcome, err = s.server.open(ctx, s.proto, grant, l); err != nil {
 		return grant, nil, "", err
 	}
 	// A revocation between SignIn and here has found no session to close. Those
 	// after register find one; those before are found by asking once more.
-	s.server.register(s, grant)
+	s.server.register(s, grant, s.proto.relay(s, up, grant))
 	if err = backend.Allowed(grant); err == nil && grant.expired() {
 		err = &Refusal{Reason: Expired, Err: errExpired}
 	}
@@ -232,53 +279,14 @@ func (s *session) serve(ctx context.Context, up *upstream, welcome string, took 
 	defer up.close()
 	defer s.server.unregister(s, leaving)
 	defer s.watch()()
-	s.log = s.log.With("app_password", s.grant.Name, "id", s.grant.ID, "mailbox", s.grant.Mailbox)
 	if err := s.proto.accept(s, welcome); err != nil {
 		return err
 	}
 	s.signedIn = true
-	s.log.Info("signed in", "profile", s.grant.Profile, "tls", s.client.tls, "took", took.Round(time.Millisecond))
+	s.tell(Event{Kind: SignedIn, Grant: s.grant, Took: took})
 	s.setDeadline(time.Time{})
+	s.client.follow(s.relay)
 	return s.splice(ctx, up)
-}
-
-// watch ends the session when its app password expires or when it is idle for
-// too long. The function that it returns ends the watch.
-func (s *session) watch() (stop func()) {
-	s.active.Store(time.Now().UnixNano())
-	s.idle = timer(func() time.Duration {
-		limit := s.server.idleTimeout()
-		if s.leaving.Load() {
-			limit = leaveTime
-		}
-		return limit - time.Since(time.Unix(0, s.active.Load()))
-	}, func() { s.end(&ending{public: "idle for too long", cause: errIdle}) })
-	if s.grant.Expires.IsZero() {
-		return func() { s.idle.Stop() }
-	}
-	// The expiry is of the wall clock, the timer of the machine's own: they
-	// part when the clock is set or the machine sleeps. The revalidation looks
-	// at the clock as well.
-	expiry := timer(func() time.Duration { return time.Until(s.grant.Expires) }, s.endExpired)
-	return func() { s.idle.Stop(); expiry.Stop() }
-}
-
-// timer calls end once left is no longer positive.
-func timer(left func() time.Duration, end func()) *time.Timer {
-	var t *time.Timer
-	t = time.AfterFunc(math.MaxInt64, func() {
-		if wait := left(); wait > 0 {
-			t.Reset(wait)
-			return
-		}
-		end()
-	})
-	t.Reset(left())
-	return t
-}
-
-func (s *session) endExpired() {
-	s.end(&ending{public: publicTexts[Expired], cause: errExpired})
 }
 
 // reply writes one or more whole lines to the client; CRLF is added.
@@ -301,59 +309,19 @@ func (s *session) overdue(err error) error {
 	return err
 }
 
-// guard makes a panic of f an error that ends this session alone.
-func (s *session) guard(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("panic in a session", "panic", p, "stack", string(debug.Stack()))
-			err = &ending{public: "internal error", cause: fmt.Errorf("panic: %v", p)}
-		}
-	}()
-	return f()
-}
-
-func (s *session) logRefusal(user string, grant Grant, r *Refusal) {
-	args := []any{"user", limited(user, 100), "reason", string(r.Reason)}
-	if grant.ID != "" {
-		args = append(args, "app_password", grant.Name, "id", grant.ID, "mailbox", grant.Mailbox)
-	}
-	if r.Err != nil {
-		args = append(args, "cause", r.Err)
-	}
-	s.log.Warn("sign-in refused", args...)
-}
-
+// logEnd tells of the end of the connection.
 func (s *session) logEnd(err error) {
 	if s.signedIn {
-		s.log.Info("session ended", "cause", cause(err), "bytes_up", s.up.Load(), "bytes_down", s.down.Load(),
-			"lasted", time.Since(s.since).Round(time.Second))
+		e := Event{Kind: SessionEnded, Grant: s.grant, Cause: err, BytesUp: s.up.Load(), BytesDown: s.down.Load(), Lasted: time.Since(s.since)}
+		if end, ok := errors.AsType[*ending](err); ok {
+			e.Reason = end.reason
+		}
+		s.tell(e)
 		return
 	}
 	level := slog.LevelInfo
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, errShutdown) {
 		level = slog.LevelDebug // health checks, clients that only look
 	}
-	s.log.Log(context.Background(), level, "connection ended without sign-in", "cause", cause(err))
-}
-
-func cause(err error) string {
-	if err == nil || errors.Is(err, io.EOF) {
-		return "the client left"
-	}
-	return err.Error()
-}
-
-// limited makes what somebody else wrote fit for a log: at most n characters,
-// none of them a control character.
-func limited(text string, n int) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == unicode.ReplacementChar || r == '\u2028' || r == '\u2029' {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text[:min(len(text), 4*n)], "?"))
-	if runes := []rune(text); len(runes) > n {
-		return string(runes[:n]) + "…"
-	}
-	return text
+	s.log.Log(s.background, level, "connection ended without sign-in", "cause", cause(err))
 }

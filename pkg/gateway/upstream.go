@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
+	"strconv"
 	"sync"
 	"time"
-
-	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // upstream is the connection to the server that holds the mailbox.
@@ -22,12 +22,13 @@ type upstream struct {
 	conn    net.Conn // raw, or TLS over it
 	in      *bufio.Reader
 	inTLS   bool
+	offers  []string // what it has announced, after sign-in where that differs
 }
 
-// open signs in at the upstream that grant names.
-func (s *Server) open(ctx context.Context, p protocol, grant Grant) (up *upstream, welcome string, err error) {
-	token, err := s.Backend.Token(ctx, grant)
-	if err != nil {
+// open signs in at the upstream that grant names. l is what the client has
+// asked for; mailbox and token are filled in.
+func (s *Server) open(ctx context.Context, p protocol, grant Grant, l login) (up *upstream, welcome string, err error) {
+	if l.token, err = s.Backend.Token(ctx, grant); err != nil {
 		return nil, "", fmt.Errorf("access token: %w", err)
 	}
 	if err := s.backoff.check(grant); err != nil {
@@ -37,12 +38,36 @@ func (s *Server) open(ctx context.Context, p protocol, grant Grant) (up *upstrea
 	if err != nil {
 		return nil, "", err
 	}
-	if welcome, err = up.signIn(ctx, p, grant.Mailbox, token); err != nil {
+	l.mailbox = grant.Mailbox
+	welcome, err = up.signIn(ctx, p, l)
+	if p.offers != nil && up.offers != nil {
+		s.offers.learned(up.address, up.offers)
+	}
+	if err != nil {
 		s.backoff.note(grant, err)
 		up.close()
 		return nil, "", err
 	}
 	return up, welcome, nil
+}
+
+// Check proves that the grant's mailbox can be opened: it gets an access token,
+// signs in at the upstream, and leaves at once. The error says what fails, as
+// for a client.
+func (s *Server) Check(ctx context.Context, name Protocol, grant Grant) error {
+	p, ok := protocols[name]
+	if !ok {
+		return fmt.Errorf("gateway: protocol %q is not served", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.upstreamTimeout())
+	defer cancel()
+	up, _, err := s.open(ctx, p, grant, login{})
+	if err != nil {
+		return err
+	}
+	defer up.close()
+	_ = up.send(p.leave)
+	return nil
 }
 
 // dial connects to u and begins TLS, unless that is left to STARTTLS.
@@ -98,14 +123,17 @@ func (u *upstream) startTLS(ctx context.Context) error {
 }
 
 // signIn speaks the protocol's side of the sign-in, until ctx ends.
-func (u *upstream) signIn(ctx context.Context, p protocol, mailbox string, token secret.Text) (welcome string, err error) {
-	stop := whenDone(ctx, func() { _ = u.raw.SetDeadline(time.Unix(1, 0)) })
-	welcome, err = p.upstream(ctx, u, mailbox, token)
+func (u *upstream) signIn(ctx context.Context, p protocol, l login) (welcome string, err error) {
+	stop := whenDone(ctx, u.interrupt)
+	welcome, err = p.upstream(ctx, u, l)
 	if ended := stop(); ended {
 		err = cmp.Or(err, error(&Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %w", u.address, context.Cause(ctx))}))
 	}
 	return welcome, err
 }
+
+// interrupt ends all reading and writing.
+func (u *upstream) interrupt() { _ = u.raw.SetDeadline(time.Unix(1, 0)) }
 
 // send writes a command.
 func (u *upstream) send(line string) error {
@@ -125,6 +153,21 @@ func (u *upstream) closeWrite() {
 func (u *upstream) close() {
 	u.raw.hurry(time.Now().Add(farewellTime))
 	_ = u.conn.Close()
+}
+
+// backoffAsked is how Exchange asks to be left alone.
+var backoffAsked = regexp.MustCompile(`(?i)suggested backoff time: (\d{1,9}) milliseconds`)
+
+// throttled is the Refusal for an answer, text, by which an upstream puts a
+// sign-in off.
+func throttled(said error, text string) *Refusal {
+	m := backoffAsked.FindStringSubmatch(text)
+	if m == nil {
+		return &Refusal{Reason: Unavailable, Err: said}
+	}
+	ms, _ := strconv.Atoi(m[1])
+	return &Refusal{Reason: Unavailable, Public: "the mail server asks for a pause; try again later",
+		Err: fmt.Errorf("%w: %w", said, &throttledError{time.Duration(ms) * time.Millisecond})}
 }
 
 // throttledError is an upstream's request to stay away for a while.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,6 +25,20 @@ const leaveTime = time.Minute
 // lastWords is how long an upstream that takes nothing more may still speak.
 const lastWords = 5 * time.Second
 
+// relay is what a session is after sign-in: it passes on what the client
+// sends, and follows what the upstream answers.
+type relay interface {
+	follower
+	// fromClient passes on what the client sends until its end of file, which
+	// is nil. An error in reading is a *readError; an *ending ends the session.
+	fromClient() error
+	// upstreamEnded says that no more answers will come.
+	upstreamEnded()
+	// busy says whether something is under way that a shutdown should let
+	// arrive, such as a message that is being sent or stored.
+	busy() bool
+}
+
 // splice passes bytes both ways, what was read ahead first, until the upstream
 // ends, either side fails, or ctx does. The client's end of file is passed on
 // as a half-close: what it asked for before is still answered. The error says
@@ -34,12 +49,15 @@ func (s *session) splice(ctx context.Context, up *upstream) error {
 	var fromClient error
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		fromClient = s.guard(func() error { return s.copyUp(up) })
+		fromClient = s.guard(s.relay.fromClient)
+		end, ours := errors.AsType[*ending](fromClient)
 		switch {
 		case fromClient == nil:
 			s.leaving.Store(true)
 			s.idle.Reset(leaveTime)
 			up.closeWrite()
+		case ours:
+			s.end(end)
 		case isReadError(fromClient):
 			up.close()
 		default:
@@ -49,6 +67,7 @@ func (s *session) splice(ctx context.Context, up *upstream) error {
 		}
 	})
 	fromUpstream := s.guard(func() error { return s.copyDown(up) })
+	s.relay.upstreamEnded()
 	s.client.interrupt()
 	up.close()
 	wg.Wait()
@@ -69,21 +88,35 @@ func (s *session) splice(ctx context.Context, up *upstream) error {
 	return fmt.Errorf("the client's connection was lost: %w", fromUpstream)
 }
 
-// errUpstreamEnded is how sessions end that the client does not end.
-var errUpstreamEnded = errors.New("the upstream ended the session")
+// touch tells the watch that the session is not idle.
+func (s *session) touch() { s.active.Store(time.Now().UnixNano()) }
 
-// copyUp passes on what the client sends, until its end of file.
-func (s *session) copyUp(up *upstream) error {
-	err := s.copy(up.conn, s.client.conn, s.client.in, func(n int) { s.up.Add(int64(n)) })
-	if errors.Is(err, io.EOF) {
-		return nil
-	}
+// passUp sends what the client has said upstream.
+func (s *session) passUp(up *upstream, p []byte) error {
+	n, err := up.conn.Write(p)
+	s.up.Add(int64(n))
 	return err
 }
 
+// upWriter is passUp as an io.Writer.
+type upWriter struct {
+	s  *session
+	up *upstream
+}
+
+func (w upWriter) Write(p []byte) (int, error) {
+	if err := w.s.passUp(w.up, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// errUpstreamEnded is how sessions end that the client does not end.
+var errUpstreamEnded = errors.New("the upstream ended the session")
+
 // copyDown passes on what the upstream sends, until it ends.
 func (s *session) copyDown(up *upstream) error {
-	return s.copy(s.client, up.conn, up.in, func(n int) { s.down.Add(int64(n)) })
+	return s.copy(s.client, up.conn, up.in, &s.down)
 }
 
 // readError is an error of the side that is read from.
@@ -99,7 +132,7 @@ func isReadError(err error) bool {
 
 // copy passes on what ahead has read from src, then the rest of src. It always
 // returns an error; one in reading is a *readError.
-func (s *session) copy(dst io.Writer, src io.Reader, ahead *bufio.Reader, count func(int)) error {
+func (s *session) copy(dst io.Writer, src io.Reader, ahead *bufio.Reader, count *atomic.Int64) error {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
 	if n := ahead.Buffered(); n > 0 {
@@ -108,20 +141,24 @@ func (s *session) copy(dst io.Writer, src io.Reader, ahead *bufio.Reader, count 
 	for {
 		n, err := src.Read(buffer[:])
 		if n > 0 {
-			s.active.Store(time.Now().UnixNano())
+			s.touch()
 			written, err := dst.Write(buffer[:n])
-			count(written)
+			count.Add(int64(written))
 			if err != nil {
 				return err
 			}
 		}
 		if err != nil {
-			// Many peers end TLS without its close_notify, which costs
-			// nothing here: IMAP ends by its own words.
-			if errors.Is(err, io.ErrUnexpectedEOF) {
-				err = io.EOF
-			}
-			return &readError{err}
+			return readFailed(err)
 		}
 	}
+}
+
+// readFailed makes a *readError. Many peers end TLS without its close_notify,
+// which costs nothing here: mail protocols end by their own words.
+func readFailed(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
+	}
+	return &readError{err}
 }

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+)
+
+// What an upstream can do has to be known before sign-in: SMTP clients choose
+// by the reply to EHLO how they send, POP3 clients by CAPA, and both go on with
+// that when they are connected to the upstream. So upstreams are asked ahead,
+// and what they say is kept for a while. Each sign-in brings it up to date.
+
+const (
+	offersKept   = time.Hour
+	offersRetry  = 10 * time.Second // after a failure
+	offersWithin = 3 * time.Second
+)
+
+// offers is what the upstreams can do. The zero value is ready.
+type offers struct {
+	mu        sync.Mutex
+	byAddress map[string]*offer
+}
+
+// offer is what one upstream can do.
+type offer struct {
+	mu    sync.Mutex // held while it is asked
+	list  []string   // nil: not known
+	until time.Time
+}
+
+// ask gives what is known of an upstream, asking it where nothing is.
+func (o *offers) ask(address string, ask func() ([]string, error)) []string {
+	o.mu.Lock()
+	if o.byAddress == nil {
+		o.byAddress = map[string]*offer{}
+	}
+	one := o.byAddress[address]
+	if one == nil {
+		one = &offer{}
+		o.byAddress[address] = one
+	}
+	o.mu.Unlock()
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if time.Now().Before(one.until) {
+		return one.list
+	}
+	list, err := ask()
+	one.until = time.Now().Add(offersKept)
+	if err != nil {
+		one.until = time.Now().Add(offersRetry)
+		return one.list // as it was, if it was known
+	}
+	one.list = list
+	return list
+}
+
+// offered is what clients of a protocol can be told before sign-in: what every upstream
+// that an app password may lead to can do. An upstream that cannot be asked,
+// and never could be, can do nothing.
+func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []string {
+	upstreams := s.Backend.Upstreams(name)
+	lists := make([][]string, len(upstreams))
+	ctx, cancel := context.WithTimeout(ctx, offersWithin)
+	defer cancel()
+	var wg sync.WaitGroup
+	for i, u := range upstreams {
+		wg.Go(func() {
+			lists[i] = s.offers.ask(u.Address, func() ([]string, error) {
+				up, err := s.dial(ctx, u)
+				if err != nil {
+					return nil, err
+				}
+				defer up.close()
+				stop := whenDone(ctx, up.interrupt)
+				defer stop()
+				return p.offers(ctx, up)
+			})
+		})
+	}
+	wg.Wait()
+	if len(lists) == 0 {
+		return nil
+	}
+	common := slices.Clone(lists[0])
+	for _, list := range lists[1:] {
+		// Where only a parameter differs (SIZE), the first one's is told: the
+		// upstream itself refuses what is too much for it.
+		common = slices.DeleteFunc(common, func(line string) bool {
+			return !slices.ContainsFunc(list, func(other string) bool { return smtpKeyword(other) == smtpKeyword(line) })
+		})
+	}
+	return common
+}
+
+// learned takes what an upstream said of itself at a sign-in.
+func (o *offers) learned(address string, list []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.byAddress == nil {
+		o.byAddress = map[string]*offer{}
+	}
+	o.byAddress[address] = &offer{list: list, until: time.Now().Add(offersKept)}
+}

@@ -1,0 +1,229 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// pop3MaxLine is more than RFC 2449 section 4 allows, 255 bytes, since people's
+// user names and passwords are in it.
+const pop3MaxLine = maxSASL
+
+// pop3Codes are the response codes of RFC 3206 and RFC 2449. SYS/PERM is for
+// what only an administrator can mend: a mail program must not throw the
+// password away for that.
+var pop3Codes = map[Reason]string{
+	BadCredentials:     "AUTH",
+	ProtocolNotAllowed: "AUTH",
+	NetworkNotAllowed:  "AUTH",
+	MailboxNotAllowed:  "AUTH",
+	Expired:            "AUTH",
+	Revoked:            "AUTH",
+	Unavailable:        "SYS/TEMP",
+	Policy:             "SYS/PERM",
+	DecoyUsed:          "AUTH",
+}
+
+// pop3State is what a session remembers between commands.
+type pop3State struct {
+	user string // of the last USER; empty: none
+	utf8 bool   // the client has sent UTF8
+}
+
+// pop3Answer is how a command is refused.
+type pop3Answer string
+
+func (a pop3Answer) Error() string { return string(a) }
+
+const pop3Privacy pop3Answer = "a password is not taken in clear from another machine; use TLS or STLS"
+
+func pop3Greet(s *session) error { return s.reply("+OK o365pw ready") }
+
+func pop3Accept(s *session, welcome string) error { return s.reply("+OK %s", welcome) }
+
+func pop3Refuse(s *session, r *Refusal) error {
+	code, ok := pop3Codes[r.Reason]
+	if !ok {
+		code = pop3Codes[Unavailable]
+	}
+	return s.reply("-ERR [%s] %s", code, lineText(r.public()))
+}
+
+func pop3Bye(text string) string { return "-ERR [SYS/TEMP] o365pw: " + lineText(text) + "\r\n" }
+
+// pop3Command splits a command (RFC 1939 section 3). The verb is in upper case.
+func pop3Command(line []byte) (verb, args string) {
+	verb, args, _ = strings.Cut(string(withoutEOL(line)), " ")
+	return strings.ToUpper(verb), args
+}
+
+// pop3Ask answers commands until one is a sign-in.
+func pop3Ask(ctx context.Context, s *session) (credentials, error) {
+	for {
+		if err := s.awaitCommand(); err != nil {
+			return credentials{}, err
+		}
+		line, err := readLine(s.client.in, pop3MaxLine)
+		if errors.Is(err, errTooLong) {
+			return credentials{}, &ending{public: "command too long", cause: err}
+		}
+		if err != nil {
+			return credentials{}, err
+		}
+		cred, err := pop3Do(ctx, s, line)
+		if cred != nil && err == nil {
+			s.pop3.user = ""
+			return *cred, nil
+		}
+		if answer, ok := errors.AsType[pop3Answer](err); ok {
+			if err = s.reply("-ERR %s", string(answer)); err == nil {
+				err = s.countBad()
+			}
+		}
+		if err != nil {
+			return credentials{}, err
+		}
+	}
+}
+
+// pop3Do executes one command of the authorization state (RFC 1939 section 4):
+// credentials if it was a sign-in, a pop3Answer if it is to be refused, any
+// other error if the connection is over.
+func pop3Do(ctx context.Context, s *session, line []byte) (*credentials, error) {
+	verb, args := pop3Command(line)
+	switch verb {
+	case "USER", "PASS", "AUTH", "CAPA", "STLS", "UTF8", "QUIT", "NOOP", "APOP":
+		s.met = true
+	}
+	switch verb {
+	case "CAPA":
+		return nil, s.reply("+OK\r\n%s\r\n.", strings.Join(pop3Capabilities(ctx, s), "\r\n"))
+	case "USER":
+		return nil, pop3User(s, args)
+	case "PASS":
+		return pop3Pass(s, args)
+	case "AUTH":
+		return pop3Auth(s, args)
+	case "STLS":
+		return nil, pop3StartTLS(ctx, s)
+	case "UTF8":
+		return nil, pop3UTF8(ctx, s)
+	case "NOOP": // not of this state, but clients keep connections alive by it
+		return nil, s.reply("+OK")
+	case "QUIT":
+		if err := s.reply("+OK o365pw says good-bye"); err != nil {
+			return nil, err
+		}
+		return nil, io.EOF
+	case "APOP":
+		return nil, pop3Answer("APOP is not supported; use USER and PASS")
+	}
+	if err := s.known(false); err != nil {
+		return nil, err
+	}
+	return nil, pop3Answer("unknown command, or one that needs a sign-in first")
+}
+
+// pop3Capabilities are the gateway's own (RFC 2449), and of the upstream's
+// those that are known before sign-in and hold then as well.
+func pop3Capabilities(ctx context.Context, s *session) []string {
+	list := s.server.offered(ctx, s.name, s.proto)
+	list = append(list, "RESP-CODES", "AUTH-RESP-CODE")
+	if !s.client.tls && s.server.tls != nil {
+		list = append(list, "STLS") // RFC 2595 section 4
+	}
+	if s.client.private() {
+		list = append(list, "USER", "SASL PLAIN LOGIN")
+	}
+	return list
+}
+
+func pop3User(s *session, name string) error {
+	switch {
+	case !s.client.private():
+		return pop3Privacy
+	case name == "" || len(name) > maxCredential || strings.ContainsRune(name, 0):
+		return pop3Answer("USER takes a user name")
+	}
+	s.pop3.user = name
+	return s.reply("+OK and the password?")
+}
+
+// pop3Pass takes the rest of the line for the password, blanks included (RFC
+// 1939 section 7).
+func pop3Pass(s *session, password string) (*credentials, error) {
+	user := s.pop3.user
+	s.pop3.user = ""
+	switch {
+	case !s.client.private():
+		return nil, pop3Privacy
+	case user == "":
+		return nil, pop3Answer("send USER first")
+	case password == "" || len(password) > maxCredential || strings.ContainsRune(password, 0):
+		return nil, pop3Answer("PASS takes a password")
+	}
+	return &credentials{user, secret.New(password)}, nil
+}
+
+// pop3Auth is RFC 5034. Without a mechanism it lists those there are, as
+// servers did before that and as some clients still ask.
+func pop3Auth(s *session, args string) (*credentials, error) {
+	mechanism, initial, hasInitial := strings.Cut(args, " ")
+	if mechanism == "" {
+		if !s.client.private() {
+			return nil, pop3Privacy
+		}
+		return nil, s.reply("+OK\r\nPLAIN\r\nLOGIN\r\n.")
+	}
+	if initial == "=" { // an empty one
+		initial = ""
+	}
+	x := saslExchange{s: s, prompt: "+ "}
+	if hasInitial && !x.begin(initial) {
+		return nil, pop3SASLAnswers[saslEncoding]
+	}
+	cred, err := x.run(mechanism)
+	if p, ok := errors.AsType[saslProblem](err); ok {
+		return nil, pop3SASLAnswers[p]
+	}
+	return cred, err
+}
+
+var pop3SASLAnswers = map[saslProblem]pop3Answer{
+	saslUnknown:   "mechanism not supported; use PLAIN or LOGIN",
+	saslInClear:   pop3Privacy,
+	saslCancelled: "AUTH cancelled",
+	saslEncoding:  "response is not base64",
+	saslMalformed: "malformed PLAIN response",
+	saslBehalf:    "[AUTH] signing in on behalf of somebody else is not supported",
+	saslLong:      "user name or password too long",
+	saslNUL:       "user name or password with a NUL",
+}
+
+// pop3StartTLS is RFC 2595 section 4.
+func pop3StartTLS(ctx context.Context, s *session) error {
+	switch {
+	case s.client.tls:
+		return pop3Answer("TLS is active already")
+	case s.server.tls == nil:
+		return pop3Answer("TLS is not set up here")
+	}
+	s.pop3 = pop3State{} // said in clear
+	return s.upgrade(ctx, "+OK begin TLS now")
+}
+
+// pop3UTF8 is RFC 6856 section 2: it belongs before sign-in, so the upstream is
+// sent it there, if it has it.
+func pop3UTF8(ctx context.Context, s *session) error {
+	for _, capability := range s.server.offered(ctx, s.name, s.proto) {
+		if word, _, _ := strings.Cut(capability, " "); word == "UTF8" {
+			s.pop3.utf8 = true
+			return s.reply("+OK UTF8 it is")
+		}
+	}
+	return pop3Answer("the mail server does not have UTF8")
+}
