@@ -144,8 +144,9 @@ func (s *session) known(is bool) error {
 	if s.met = s.met || is; s.met {
 		return nil
 	}
-	name := map[Protocol]string{IMAP: "an IMAP", POP3: "a POP3", SMTP: "an SMTP"}[s.name]
-	return &ending{public: "not " + name + " command", cause: fmt.Errorf("the first command is not %s one, as before a sign-in", name)}
+	name := strings.ToUpper(string(s.name))
+	article := map[Protocol]string{IMAP: "an", POP3: "a", SMTP: "an"}[s.name]
+	return &ending{public: "not " + article + " " + name + " command", cause: fmt.Errorf("the first command is not one of %s's before sign-in", name)}
 }
 
 // imapDo executes one command: credentials if it was a sign-in, an imapAnswer

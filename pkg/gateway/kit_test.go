@@ -71,6 +71,7 @@ func (b *fakeBackend) Upstreams(Protocol) []Upstream { return []Upstream{b.grant
 // in the bubble of testing/synctest.
 type rig struct {
 	t        testing.TB
+	name     Protocol // that clients speak
 	server   *Server
 	backend  *fakeBackend
 	log      *logBuffer
@@ -103,7 +104,7 @@ func newRig(t testing.TB, change func(*rig), ln ...net.Listener) *rig {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Certificate)
 	r := &rig{
-		t: t, log: &logBuffer{}, memory: newPipeListener(), upstream: newPipeListener(),
+		t: t, name: IMAP, log: &logBuffer{}, memory: newPipeListener(), upstream: newPipeListener(),
 		tls:      &tls.Config{Certificates: []tls.Certificate{leaf}},
 		trust:    &tls.Config{RootCAs: roots, ServerName: "localhost"},
 		finished: make(chan error, 1),
@@ -127,7 +128,7 @@ func newRig(t testing.TB, change func(*rig), ln ...net.Listener) *rig {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go func() { r.finished <- r.server.Serve(ctx, map[Protocol]net.Listener{IMAP: r.ln}) }()
+	go func() { r.finished <- r.server.Serve(ctx, map[Protocol]net.Listener{r.name: r.ln}) }()
 	return r
 }
 

@@ -121,7 +121,8 @@ func (l *limits) failed(addr netip.Addr, user string) time.Duration {
 	return wait
 }
 
-// succeeded notes who has signed in, from where.
+// succeeded notes who has signed in, from where. What went wrong before was a
+// slip.
 func (l *limits) succeeded(addr netip.Addr, user string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -133,6 +134,8 @@ func (l *limits) succeeded(addr netip.Addr, user string) {
 	}
 	keys := sourceKeys(addr, user)
 	l.good[keys[0]+" "+keys[1]] = time.Now()
+	delete(l.sources, keys[0])
+	delete(l.sources, keys[1])
 }
 
 // settle drops the delays that are over.

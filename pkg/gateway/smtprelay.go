@@ -205,7 +205,7 @@ func (r *smtpRelay) message() error {
 		part, err := in.ReadSlice('\n')
 		r.s.touch()
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return readFailed(io.EOF) // in the middle: the upstream sees it end there, and drops it
+			return readFailed(err)
 		}
 		if begin && whole && string(part) == ".\r\n" {
 			_, _ = out.Write(part)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -25,7 +26,13 @@ import (
 //	refuse: expired text             the backend refuses every sign-in for this reason, with this text
 //	dial: error                      the upstream cannot be reached
 //	split: yes                       played once for each byte boundary of what the client sends
+//	offers: ask                      what the upstream can do is not known ahead
+//	grant: read-only                 the app password is read-only
+//	from: @contoso.com, a@b.c        it may send as these
+//	max-per-hour: 2                  it may send so many messages
 //	log: text                        the log holds it
+//
+// The folder is the protocol.
 func TestTranscripts(t *testing.T) {
 	root := filepath.Join("..", "..", "testdata", "transcripts")
 	var played int
@@ -42,7 +49,8 @@ func TestTranscripts(t *testing.T) {
 			return err
 		}
 		played++
-		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+		script.Header["protocol"] = filepath.Base(filepath.Dir(path))
+		t.Run(script.Header["protocol"]+"/"+strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
 			splits := 0
 			if script.Header["split"] == "yes" {
 				for _, step := range script.Steps {
@@ -100,8 +108,23 @@ func play(t *testing.T, script *transcript.Script, split int) {
 	}
 }
 
+// known is what the upstreams of the transcripts can do before sign-in.
+var known = map[Protocol][]string{
+	POP3: {"TOP", "UIDL", "UTF8"},
+	SMTP: {"SIZE 157286400", "PIPELINING", "DSN", "ENHANCEDSTATUSCODES", "8BITMIME", "BINARYMIME", "CHUNKING", "SMTPUTF8"},
+}
+
 // prepare sets up what the headers ask for.
 func prepare(r *rig, h map[string]string) {
+	r.name = Protocol(h["protocol"])
+	if h["offers"] != "ask" {
+		r.server.offers.learned(r.backend.grant.Upstream.Address, known[r.name])
+	}
+	r.backend.grant.ReadOnly = h["grant"] == "read-only"
+	if from := h["from"]; from != "" {
+		r.backend.grant.From = strings.Split(from, ", ")
+	}
+	r.backend.grant.MaxPerHour, _ = strconv.Atoi(h["max-per-hour"])
 	if h["upstream"] == "starttls" {
 		r.backend.grant.Upstream.StartTLS = true
 	}
