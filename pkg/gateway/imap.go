@@ -18,7 +18,7 @@ const (
 	// its escapes. RFC 9051 section 4 asks for 8 KiB.
 	imapMaxCommand = 64 << 10
 	imapMaxTag     = 64
-	)
+)
 
 // imapCodes are the response codes of RFC 5530.
 var imapCodes = map[Reason]string{

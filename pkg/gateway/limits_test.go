@@ -35,7 +35,9 @@ func (r *rig) try(remote, user, password string) (answer string, took time.Durat
 // refusing is a backend that knows one password and takes no time.
 func refusing(r *rig) {
 	r.backend.token = nil
-	r.server.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, errors.New("no upstream in this test") }
+	r.server.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return nil, errors.New("no upstream in this test")
+	}
 }
 
 func TestWrongPasswordsAreSlowedDown(t *testing.T) {

@@ -83,15 +83,13 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 			return r.answer(lineText("550 5.7.60 this app password may not send as " + limited(sender, 100) + "; it sends as " + limited(strings.Join(r.grant.From, ", "), 200)))
 		}
 	}
-	r.mu.Lock()
-	reserved := r.reserved
-	r.mu.Unlock()
-	if !reserved && r.grant.MaxPerHour > 0 {
-		// Messages before it that wait for their reply still count as
-		// unknown: they are settled first.
+	if r.underWay() {
+		// What came of the message before decides whether this one may come.
 		if err := r.settle(); err != nil {
 			return err
 		}
+	}
+	if r.grant.MaxPerHour > 0 && !r.underWay() {
 		wait, ok := r.quota.reserve(r.grant)
 		if !ok {
 			r.s.log.Warn("a message was refused: the app password has sent its number within the hour", "app_password", r.grant.Name, "limit", r.grant.MaxPerHour)
@@ -106,6 +104,13 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 			r.finished(first)
 		}
 	}})
+}
+
+// underWay says whether a message has begun.
+func (r *smtpRelay) underWay() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mailing
 }
 
 // finished ends the mail transaction without a message. mu is held.
@@ -189,8 +194,8 @@ func (r *smtpRelay) expect(want expected) {
 // Only CRLF "." CRLF ends it. Servers disagree about dots after a bare LF, so
 // that a message could end for one and go on for the other, with commands in
 // its second half that nobody has looked at. So bare LFs, which RFC 5321
-// section 2.3.8 forbids, are made CRLFs, and a dot after one is doubled: it
-// was no dot at the beginning of a line before.
+// section 2.3.8 forbids, are made CRLFs, and a dot that only this puts at the
+// beginning, or alone on a line, is doubled.
 func (r *smtpRelay) message() error {
 	in := r.s.client.in
 	out := bufio.NewWriterSize(upWriter{r.s, r.up}, bufferSize)
@@ -211,7 +216,7 @@ func (r *smtpRelay) message() error {
 			_, _ = out.Write(part)
 			return out.Flush()
 		}
-		if begin && !whole && part[0] == '.' {
+		if begin && part[0] == '.' && (!whole || string(part) == ".\n") {
 			_ = out.WriteByte('.')
 		}
 		n := len(part)
