@@ -133,12 +133,10 @@ func (c *filteredCommand) tooLong() {
 func (c *filteredCommand) begin(line []byte) {
 	c.tag = parseIMAPCommand(line).tag
 	_, rest, _ := bytes.Cut(withoutEOL(line), []byte(" "))
-	word, args, hasArgs := bytes.Cut(rest, []byte(" "))
-	verb, ok := imapVerb(word)
+	verb, rest, ok := imapVerb(rest)
 	if verb == "UID" {
-		word, args, hasArgs = bytes.Cut(args, []byte(" "))
 		var sub string
-		sub, ok = imapVerb(word)
+		sub, rest, ok = imapVerb(bytes.TrimPrefix(rest, []byte(" ")))
 		verb += " " + sub
 	}
 	switch c.verb = verb; {
@@ -148,17 +146,22 @@ func (c *filteredCommand) begin(line []byte) {
 		c.refuse("BAD a tag is followed by a space and a command")
 	case !imapReadOnly[verb]:
 		c.refuse("NO [NOPERM] this app password is read-only: %s is not allowed", imapText(verb))
-	case verb == "IDLE" && hasArgs:
+	case verb == "IDLE" && len(rest) > 0:
 		c.refuse("BAD IDLE has no arguments")
 	}
 }
 
-func imapVerb(word []byte) (string, bool) {
-	ok := len(word) > 0 && len(word) <= imapMaxVerb && !bytes.ContainsFunc(word, func(r rune) bool { return !isAtomChar(r) })
-	if !ok {
-		return "", false
+// imapVerb cuts a command's name off, and makes it upper case.
+func imapVerb(text []byte) (verb string, rest []byte, ok bool) {
+	end := bytes.IndexByte(text, ' ')
+	if end < 0 {
+		end = len(text)
 	}
-	return strings.ToUpper(string(word)), true
+	word := text[:end]
+	if end == 0 || end > imapMaxVerb || bytes.ContainsFunc(word, func(r rune) bool { return !isAtomChar(r) }) {
+		return "", nil, false
+	}
+	return strings.ToUpper(string(word)), text[end:], true
 }
 
 // add takes one line of the command, without its end. It returns the literal

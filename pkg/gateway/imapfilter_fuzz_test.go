@@ -256,8 +256,11 @@ func readPassed(stream string) (cmds []passedCommand, idle bool, err error) {
 				return nil, false, fmt.Errorf("literal after %q: %.100q", line, stream)
 			}
 			cmd.lost, stream = true, stream[size:]
-			if line, err = next(); err != nil || strings.ContainsAny(line, " (") {
-				return nil, false, fmt.Errorf("%q after a literal: %w", line, err)
+			if line, err = next(); err != nil {
+				return nil, false, err
+			}
+			if strings.ContainsAny(line, " (") {
+				return nil, false, fmt.Errorf("%q after a literal", line)
 			}
 		}
 		if anyLiteral.MatchString(line) {
