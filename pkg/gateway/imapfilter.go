@@ -100,9 +100,9 @@ func (f *imapFilter) next() (pass []byte, answer string, err error) {
 	}
 	pass = append(cmd.out, "\r\n"...)
 	if f.idle {
-		// Not DONE, as it has to be. The client may also know better, from the
-		// upstream's refusal of its IDLE. This works either way, while the
-		// command alone could end IDLE and be answered by nobody.
+		// The client forgot DONE, or the upstream refused its IDLE, which is
+		// not seen here. This works either way, while the command alone could
+		// be taken for the end of IDLE, or its middle for another command.
 		pass = append([]byte("DONE\r\n"), pass...)
 	}
 	f.idle = cmd.verb == "IDLE"
