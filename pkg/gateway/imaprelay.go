@@ -15,7 +15,7 @@ func newIMAPRelay(s *session, up *upstream, grant Grant) relay {
 	r := &imapRelay{s: s, up: up}
 	r.received.ended, r.sent.ended = r.answered, r.commanded
 	if grant.ReadOnly {
-		return &imapReadOnly{imapRelay: r}
+		return &imapFiltered{imapRelay: r}
 	}
 	return r
 }
@@ -84,12 +84,12 @@ func (r *imapRelay) busy() bool {
 	return r.appending != "" || !r.sent.between()
 }
 
-// imapReadOnly holds a session to commands that change nothing.
-type imapReadOnly struct {
+// imapFiltered holds a session to commands that change nothing.
+type imapFiltered struct {
 	*imapRelay
 }
 
-func (r *imapReadOnly) fromClient() error {
+func (r *imapFiltered) fromClient() error {
 	s := r.s
 	f := &imapFilter{
 		in:       s.client.in,
@@ -118,4 +118,4 @@ func (r *imapReadOnly) fromClient() error {
 }
 
 // busy is never true: nothing is stored.
-func (r *imapReadOnly) busy() bool { return false }
+func (r *imapFiltered) busy() bool { return false }

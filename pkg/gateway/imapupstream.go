@@ -41,8 +41,8 @@ func imapUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 	if err := d.probe(); err != nil {
 		return "", err
 	}
-	list := imapPassedOn(d.capabilities)
-	u.offers = list
+	list := imapPassedOn(d.capabilities, l.narrow)
+	u.offers = d.capabilities
 	if len(list) == 0 {
 		return "OK signed in", nil
 	}
@@ -51,12 +51,14 @@ func imapUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 
 // imapPassedOn are the upstream's capabilities that hold for the client: not
 // those about signing in, and not COMPRESS, which would hide from the gateway
-// where a response ends.
-func imapPassedOn(all []string) []string {
+// where a response ends. With narrow, those that take a command which imapFilter
+// refuses are left out as well.
+func imapPassedOn(all []string, narrow bool) []string {
 	return slices.DeleteFunc(slices.Clone(all), func(c string) bool {
 		c = strings.ToUpper(c)
 		return strings.HasPrefix(c, "AUTH=") || strings.HasPrefix(c, "COMPRESS=") ||
-			slices.Contains([]string{"SASL-IR", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "UNAUTHENTICATE"}, c)
+			slices.Contains([]string{"SASL-IR", "STARTTLS", "LOGINDISABLED", "LOGIN-REFERRALS", "UNAUTHENTICATE"}, c) ||
+			narrow && slices.Contains([]string{"ENABLE", "CONDSTORE", "QRESYNC", "UTF8=ACCEPT", "UTF8=ONLY", "MOVE", "MULTIAPPEND", "BINARY", "REPLACE", "NOTIFY", "IMAP4REV2"}, c)
 	})
 }
 

@@ -76,6 +76,7 @@ type login struct {
 	hello   string   // SMTP: the name that the client gave itself; empty: it gave none
 	offered []string // SMTP: the extensions that the client was told of
 	utf8    bool     // POP3: the client has asked for UTF8 (RFC 6856)
+	narrow  bool     // IMAP: the client is held to commands that change nothing
 }
 
 // session is one client's connection, from accept to close.
@@ -256,7 +257,7 @@ func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up
 	if err != nil {
 		return grant, nil, "", err
 	}
-	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8}
+	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8, narrow: grant.ReadOnly}
 	if up, welcome, err = s.server.open(ctx, s.proto, grant, l); err != nil {
 		return grant, nil, "", err
 	}

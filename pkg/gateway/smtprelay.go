@@ -53,7 +53,7 @@ func (r *smtpRelay) do(line []byte) error {
 	verb, args := smtpCommand(line)
 	switch verb {
 	case "EHLO", "HELO", "RSET":
-		return r.pass(line, expected{done: r.finished})
+		return r.reset(line)
 	case "RCPT", "NOOP", "VRFY", "EXPN", "HELP", "QUIT":
 		return r.pass(line, expected{done: r.noted(verb)})
 	case "MAIL":
@@ -68,6 +68,22 @@ func (r *smtpRelay) do(line []byte) error {
 		return r.answer("503 5.5.1 too late for STARTTLS: you have signed in")
 	}
 	return r.answer("500 5.5.2 unknown command")
+}
+
+// reset passes on what ends a mail transaction without a message (RFC 5321
+// sections 4.1.1.5 and 4.1.4).
+func (r *smtpRelay) reset(line []byte) error {
+	if err := r.pass(line, expected{}); err != nil {
+		return err
+	}
+	// A MAIL that is sent with it begins another one.
+	if err := r.settle(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.finished()
+	return nil
 }
 
 // mail is MAIL FROM, held to the senders and the number of messages that the
@@ -101,7 +117,7 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 	r.mu.Unlock()
 	return r.pass(line, expected{done: func(first []byte) {
 		if r.explain("the sender", first); !smtpPositive(first) {
-			r.finished(first)
+			r.finished()
 		}
 	}})
 }
@@ -114,7 +130,7 @@ func (r *smtpRelay) underWay() bool {
 }
 
 // finished ends the mail transaction without a message. mu is held.
-func (r *smtpRelay) finished([]byte) {
+func (r *smtpRelay) finished() {
 	if r.reserved {
 		r.quota.release(r.grant)
 	}
@@ -125,7 +141,7 @@ func (r *smtpRelay) finished([]byte) {
 func (r *smtpRelay) sent(first []byte) {
 	r.explain("the message", first)
 	if !smtpPositive(first) {
-		r.finished(first)
+		r.finished()
 		return
 	}
 	if r.reserved {
@@ -281,7 +297,7 @@ func (r *smtpRelay) upstreamEnded() {
 		r.quota.count(r.grant)
 		r.reserved = false
 	}
-	r.finished(nil)
+	r.finished()
 }
 
 func (r *smtpRelay) busy() bool {
