@@ -8,7 +8,7 @@ import (
 
 // InvalidError tells which input is wrong. Nothing has been asked of anybody.
 type InvalidError struct {
-	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing"
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "sender", "number of messages an hour", "login name"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
 }
