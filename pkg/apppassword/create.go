@@ -89,14 +89,14 @@ func (req *Request) checkLimits() (err error) {
 	}
 	smtp := slices.Contains(req.Allow, "smtp")
 	if len(req.From) > 0 && !smtp {
-		return &InvalidError{Field: "sender", Value: req.From[0], Problem: "is given, but the app password may not send: smtp is not allowed"}
+		return &InvalidError{Field: "sender", Value: req.From[0], Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
 	}
 	if req.MaxPerHour != 0 {
 		if err := CheckMaxPerHour(req.MaxPerHour); err != nil {
 			return err
 		}
 		if !smtp {
-			return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(req.MaxPerHour), Problem: "is given, but the app password may not send: smtp is not allowed"}
+			return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(req.MaxPerHour), Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
 		}
 	}
 	if req.LoginName != "" {

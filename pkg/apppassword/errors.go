@@ -11,6 +11,7 @@ type InvalidError struct {
 	Field   string // "name", "mailbox", "protocol", "network", "expiry", "sender", "number of messages an hour", "login name"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
+	Needs   string // the protocol it has no meaning without; empty: none
 }
 
 // Error names the field, its value and what is wrong with it.

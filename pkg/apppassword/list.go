@@ -23,17 +23,14 @@ type Entry struct {
 }
 
 // Local lists the profile's app passwords of this machine, by the registry
-// alone, with their last use as far as the gateway has written it down. Last
-// uses that cannot be read are warned of, and missing.
+// alone, with their last use as far as the gateway has written it down.
 func (m *Manager) Local() ([]Entry, error) {
 	s, err := m.Registry.Load()
 	if err != nil {
 		return nil, err
 	}
-	used, err := Usage{Dir: m.Registry.Dir}.Load()
-	if err != nil {
-		m.warn("%v; last uses are not shown", err)
-	}
+	// Last uses that cannot be read are missing; the gateway complains of them.
+	used, _ := Usage{Dir: m.Registry.Dir}.Load()
 	var out []Entry
 	for _, r := range m.records(s) {
 		out = append(out, Entry{Record: r, Status: r.localStatus(m.now()), LastUse: used.LastUse[r.ID]})

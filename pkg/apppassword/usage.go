@@ -63,25 +63,24 @@ func (u Usage) Path() string { return filepath.Join(u.Dir, "usage.json") }
 // Load reads the file. One that is not there is empty; one that cannot be
 // understood is an error, beside which the state is empty.
 func (u Usage) Load() (UsageState, error) {
-	empty := UsageState{LastUse: map[string]LastUse{}, Told: map[string]int{}}
+	s := UsageState{LastUse: map[string]LastUse{}, Told: map[string]int{}}
 	if u.Dir == "" {
-		return empty, nil
+		return s, nil
 	}
 	b, err := os.ReadFile(u.Path())
 	if errors.Is(err, fs.ErrNotExist) {
-		return empty, nil
+		return s, nil
 	}
 	if err != nil {
-		return empty, fmt.Errorf("read the last uses: %w", err)
+		return s, fmt.Errorf("read the last uses: %w", err)
 	}
 	var f usageFile
 	if err := json.Unmarshal(b, &f); err != nil {
-		return empty, fmt.Errorf("%w: %s: %w", errUsageDamaged, u.Path(), err)
+		return s, fmt.Errorf("%w: %s: %w", errUsageDamaged, u.Path(), err)
 	}
 	if f.Version != usageVersion {
-		return empty, fmt.Errorf("%w: %s has version %d, and this program knows %d", errUsageDamaged, u.Path(), f.Version, usageVersion)
+		return s, fmt.Errorf("%w: %s has version %d, and this program knows %d", errUsageDamaged, u.Path(), f.Version, usageVersion)
 	}
-	s := empty
 	maps.Copy(s.LastUse, f.AppPasswords)
 	maps.Copy(s.Told, f.Told)
 	return s, nil
