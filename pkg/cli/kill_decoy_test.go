@@ -66,7 +66,7 @@ func TestKillDecoyCreate(t *testing.T) {
 	start := time.Now()
 	m.run("create", "second", "--decoy")
 	took := time.Since(start)
-	const kills = 40
+	const kills = 20
 	killed := 0
 	for i := range kills {
 		p := m.start("create", fmt.Sprint("victim ", i), "--decoy")
