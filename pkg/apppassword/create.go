@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +31,13 @@ type Request struct {
 	Allow     []string
 	Networks  []netip.Prefix
 	Expires   time.Time
+	// ReadOnly, From, MaxPerHour, LoginName and Decoy are those of [Record].
+	// A decoy may have no end: its Expires may be zero.
+	ReadOnly   bool
+	From       []string
+	MaxPerHour int
+	LoginName  string
+	Decoy      bool
 	// ExpiresAsked tells that the person chose Expires: it is then kept or
 	// refused, never shortened to what the tenant's policy allows.
 	ExpiresAsked bool
@@ -68,10 +76,48 @@ func (req *Request) check(now time.Time) error {
 	if req.Allow, err = ParseAllow(req.Allow); err != nil {
 		return err
 	}
-	if !req.Expires.After(now) {
+	if !req.Expires.After(now) && !(req.Decoy && req.Expires.IsZero()) {
 		return &InvalidError{Field: "expiry", Value: req.Expires.Format(time.RFC3339), Problem: "is in the past"}
 	}
+	return req.checkLimits()
+}
+
+// checkLimits refuses limits that would limit nothing.
+func (req *Request) checkLimits() (err error) {
+	if req.From, err = ParseFrom(req.From); err != nil {
+		return err
+	}
+	smtp := slices.Contains(req.Allow, "smtp")
+	if len(req.From) > 0 && !smtp {
+		return &InvalidError{Field: "sender", Value: req.From[0], Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
+	}
+	if req.MaxPerHour != 0 {
+		if err := CheckMaxPerHour(req.MaxPerHour); err != nil {
+			return err
+		}
+		if !smtp {
+			return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(req.MaxPerHour), Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
+		}
+	}
+	if req.LoginName != "" {
+		if err := CheckLoginName(req.LoginName); err != nil {
+			return err
+		}
+		if len(req.Mailboxes) != 1 {
+			return &InvalidError{Field: "login name", Value: req.LoginName, Problem: fmt.Sprintf("stands for one mailbox, but there are %d", len(req.Mailboxes))}
+		}
+	}
 	return nil
+}
+
+// record is the request as it will be kept, but for what stands behind it.
+func (m *Manager) record(req Request) Record {
+	return Record{
+		Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, Cloud: m.Profile.Cloud.Name, ClientID: m.Profile.ClientID,
+		Mailboxes: req.Mailboxes, Allow: req.Allow, Networks: append([]netip.Prefix{}, req.Networks...),
+		Keychain: m.Profile.Keychain, Created: m.now().UTC().Truncate(time.Second), Expires: req.Expires.UTC(),
+		ReadOnly: req.ReadOnly, From: req.From, MaxPerHour: req.MaxPerHour, LoginName: req.LoginName, Decoy: req.Decoy,
+	}
 }
 
 // Create makes an app password with a client secret of its own behind it:
@@ -79,7 +125,7 @@ func (req *Request) check(now time.Time) error {
 //	token for Graph → addPassword → Entra accepts the secret → keychain →
 //	registry
 //
-// What a failing step leaves is undone. Errors: [*InvalidError] and
+// A decoy needs neither Graph nor Entra. What a failing step leaves is undone. Errors: [*InvalidError] and
 // [*NameTakenError] before Graph is asked to change anything, [*PolicyError],
 // [*UnusableError], [*LeftBehindError] with the key id that could not be
 // removed, and what graph, entra and secret return.
@@ -96,15 +142,15 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	defer unlock()
+	if req.Decoy {
+		return m.createDecoy(ctx, req)
+	}
 	if err := m.checkFree(ctx, req.Name); err != nil {
 		return Created{}, err
 	}
-	keychain, err := m.Keychains(m.Profile.Keychain)
-	if err == nil {
-		err = ProbeKeychain(ctx, keychain, "create/"+m.Profile.Name)
-	}
+	keychain, err := m.openKeychain(ctx)
 	if err != nil {
-		return Created{}, fmt.Errorf("nothing was made, since the app password could not be kept: %w", err)
+		return Created{}, err
 	}
 
 	note := Pending{ID: uuid.NewString(), Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant,
@@ -113,12 +159,8 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	if err != nil {
 		return Created{}, m.afterFailedAdd(ctx, note, err)
 	}
-	rec := Record{
-		ID: cred.KeyID, Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, Cloud: m.Profile.Cloud.Name, ClientID: m.Profile.ClientID,
-		Mailboxes: req.Mailboxes, Allow: req.Allow, Networks: append([]netip.Prefix{}, req.Networks...),
-		Backing: BackingSecret, Hint: cred.Hint, Keychain: m.Profile.Keychain,
-		Created: m.now().UTC().Truncate(time.Second), Expires: expires.UTC(),
-	}
+	rec := m.record(req)
+	rec.ID, rec.Backing, rec.Hint, rec.Expires = cred.KeyID, BackingSecret, cred.Hint, expires.UTC()
 	defer func() {
 		if err != nil {
 			created, err = Created{}, m.undo(ctx, note, rec.ID, err)
@@ -154,6 +196,18 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	return Created{Record: rec, Password: s.Password}, nil
 }
 
+// openKeychain gives the profile's keychain once it has proved to work.
+func (m *Manager) openKeychain(ctx context.Context) (secret.Keychain, error) {
+	k, err := m.Keychains(m.Profile.Keychain)
+	if err == nil {
+		err = ProbeKeychain(ctx, k, "create/"+m.Profile.Name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nothing was made, since the app password could not be kept: %w", err)
+	}
+	return k, nil
+}
+
 func (m *Manager) createLock() string {
 	return filepath.Join(m.Registry.Dir, "create-"+m.Profile.Name+".lock")
 }
@@ -171,6 +225,10 @@ func (m *Manager) checkFree(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	return nameFree(entries, name)
+}
+
+func nameFree(entries []Entry, name string) error {
 	for _, e := range entries {
 		if sameName(e.Name, name) {
 			return &NameTakenError{Name: e.Name, ID: e.ID, Status: e.Status}

@@ -8,9 +8,10 @@ import (
 
 // InvalidError tells which input is wrong. Nothing has been asked of anybody.
 type InvalidError struct {
-	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing"
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "sender", "number of messages an hour", "login name"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
+	Needs   string // the protocol it has no meaning without; empty: none
 }
 
 // Error names the field, its value and what is wrong with it.

@@ -17,20 +17,23 @@ import (
 // status.
 type Entry struct {
 	Record
-	Status Status
-	Remote bool // Graph shows the credential
+	Status  Status
+	Remote  bool // Graph shows the credential
+	LastUse LastUse
 }
 
 // Local lists the profile's app passwords of this machine, by the registry
-// alone.
+// alone, with their last use as far as the gateway has written it down.
 func (m *Manager) Local() ([]Entry, error) {
 	s, err := m.Registry.Load()
 	if err != nil {
 		return nil, err
 	}
+	// Last uses that cannot be read are missing; the gateway complains of them.
+	used, _ := Usage{Dir: m.Registry.Dir}.Load()
 	var out []Entry
 	for _, r := range m.records(s) {
-		out = append(out, Entry{Record: r, Status: r.localStatus(m.now())})
+		out = append(out, Entry{Record: r, Status: r.localStatus(m.now()), LastUse: used.LastUse[r.ID]})
 	}
 	return out, nil
 }
@@ -111,7 +114,7 @@ func (m *Manager) remote(ctx context.Context, local []Entry) (remoteCredentials,
 	own := strings.ToLower(m.Profile.ClientID)
 	apps := []string{own}
 	for _, e := range local {
-		if id := strings.ToLower(e.ClientID); m.reaches(e.Tenant, e.ClientID) && !slices.Contains(apps, id) {
+		if id := strings.ToLower(e.ClientID); e.Backing == BackingSecret && m.reaches(e.Tenant, e.ClientID) && !slices.Contains(apps, id) {
 			apps = append(apps, id)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net/mail"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -19,9 +20,14 @@ import (
 // Protocols an app password may be allowed, in the order they are shown.
 var protocols = []string{"imap", "pop3", "smtp"}
 
-// BackingSecret is the backing in which an Entra client secret of its own
-// stands behind each app password.
-const BackingSecret = "secret"
+// What stands behind an app password.
+const (
+	BackingSecret = "secret" // an Entra client secret of its own
+	BackingNone   = "none"   // nothing: a decoy
+)
+
+// maxPerHour is the most messages an hour that an app password can be held to.
+const maxPerHour = 10000
 
 // replication is how long Graph's reads may lag behind its writes. Within it
 // a new credential that a listing lacks has not been revoked.
@@ -50,6 +56,38 @@ type Record struct {
 	// Revoked is set once Graph has taken the removal; the gateway refuses
 	// from then on, also when the rest of the revocation is interrupted.
 	Revoked time.Time `json:"revoked,omitzero"`
+
+	// What follows is absent where it does not hold, so that records of
+	// earlier versions keep their Revision.
+
+	// ReadOnly lets nothing be changed over IMAP and POP3. Sending is not its
+	// concern.
+	ReadOnly bool `json:"readOnly,omitzero"`
+	// From is what messages may be sent as: addresses, and whole domains like
+	// @contoso.com, domains in lower case. Empty: whatever Exchange lets pass.
+	From []string `json:"from,omitempty"`
+	// MaxPerHour is how many messages may be sent an hour; 0 is no limit.
+	MaxPerHour int `json:"maxPerHour,omitzero"`
+	// LoginName is a user name that stands for the one mailbox, beside its
+	// address; empty: none.
+	LoginName string `json:"loginName,omitzero"`
+	// Decoy marks an app password that never signs in and whose use raises an
+	// alert. Its Backing is BackingNone, and Graph knows nothing of it.
+	Decoy bool `json:"decoy,omitzero"`
+}
+
+// mailbox finds the mailbox that user names: by its address, or by the login
+// name. Case does not matter.
+func (r Record) mailbox(user string) (string, bool) {
+	for _, m := range r.Mailboxes {
+		if strings.EqualFold(m, user) {
+			return m, true
+		}
+	}
+	if r.LoginName != "" && len(r.Mailboxes) == 1 && strings.EqualFold(r.LoginName, user) {
+		return r.Mailboxes[0], true
+	}
+	return "", false
 }
 
 // Revision changes with every field of the record: a session signed in under
@@ -123,6 +161,84 @@ func CheckMailbox(address string) error {
 	_, domain, _ := strings.Cut(address, "@")
 	if err != nil || a.Address != address || strings.ContainsFunc(address, unprintable) || domain == "" || strings.ContainsAny(address, " \"\\") {
 		return &InvalidError{Field: "mailbox", Value: address, Problem: "is not an address like alice@contoso.com"}
+	}
+	return nil
+}
+
+// ParseFrom reads what messages may be sent as, given singly or with commas:
+// addresses, and domains like @contoso.com. Domains come back in lower case,
+// and nothing twice. Its error is an [*InvalidError].
+func ParseFrom(values []string) ([]string, error) {
+	var out []string
+	for _, v := range values {
+		for s := range strings.SplitSeq(v, ",") {
+			s = strings.TrimSpace(s)
+			if err := CheckFrom(s); err != nil {
+				return nil, err
+			}
+			local, domain, _ := strings.Cut(s, "@")
+			s = local + "@" + strings.ToLower(domain)
+			if !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, s) }) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out, nil
+}
+
+// CheckFrom tells what is wrong with one value that messages may be sent as,
+// an address or @DOMAIN, as an [*InvalidError]. There are no wildcards: a
+// domain does not stand for those below it.
+func CheckFrom(value string) error {
+	address := value
+	if strings.HasPrefix(value, "@") {
+		address = "x" + value
+	}
+	_, domain, _ := strings.Cut(address, "@")
+	if CheckMailbox(address) != nil || !isDomain(domain) {
+		return &InvalidError{Field: "sender", Value: value, Problem: "is neither an address like alice@contoso.com nor a domain like @contoso.com"}
+	}
+	return nil
+}
+
+// isDomain holds for names of hosts (RFC 5321 section 2.3.5), also in letters
+// beyond ASCII (RFC 6531).
+func isDomain(s string) bool {
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || label[0] == '-' || label[len(label)-1] == '-' ||
+			strings.ContainsFunc(label, func(r rune) bool {
+				return r != '-' && !unicode.In(r, unicode.L, unicode.M, unicode.Nd)
+			}) {
+			return false
+		}
+	}
+	return true
+}
+
+// CheckLoginName tells what is wrong with a login name as an [*InvalidError]:
+// it has 1 to 64 ASCII letters, digits, dots, hyphens and underscores, which
+// every device can type.
+func CheckLoginName(name string) error {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	invalid := func(problem string) error {
+		return &InvalidError{Field: "login name", Value: name, Problem: problem}
+	}
+	switch {
+	case name == "":
+		return invalid("is empty")
+	case len(name) > 64:
+		return invalid("has more than 64 characters")
+	case strings.ContainsFunc(name, func(r rune) bool { return !strings.ContainsRune(allowed, r) }):
+		return invalid("may have letters, digits and . _ - only")
+	}
+	return nil
+}
+
+// CheckMaxPerHour tells what is wrong with a number of messages an hour as an
+// [*InvalidError].
+func CheckMaxPerHour(n int) error {
+	if n < 1 || n > maxPerHour {
+		return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(n), Problem: fmt.Sprintf("is not between 1 and %d", maxPerHour)}
 	}
 	return nil
 }

@@ -66,7 +66,13 @@ func (m *Manager) recoverLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.clearDecoys(ctx); err != nil {
+		return err
+	}
 	for _, note := range m.notes(s) {
+		if note.Decoy {
+			continue
+		}
 		ids, err := m.leftBy(ctx, note, s)
 		if err != nil {
 			return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)

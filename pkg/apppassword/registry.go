@@ -49,6 +49,9 @@ type Pending struct {
 	// still turn up (its answer was lost, or Graph had not shown it when it was
 	// revoked) is removed then.
 	Watched bool `json:"watched,omitzero"`
+	// Decoy notes are of decoys, of which Graph knows nothing: KeyID names the
+	// keychain item.
+	Decoy bool `json:"decoy,omitzero"`
 }
 
 type registryFile struct {
@@ -154,6 +157,15 @@ func (e *NewerError) Error() string {
 // remove takes the record out.
 func (s *State) remove(id string) {
 	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
+}
+
+// mark notes that the app password is revoked, if that is not noted yet.
+func (s *State) mark(id string, now time.Time) {
+	for i := range s.AppPasswords {
+		if s.AppPasswords[i].ID == id && s.AppPasswords[i].Revoked.IsZero() {
+			s.AppPasswords[i].Revoked = now.UTC().Truncate(time.Second)
+		}
+	}
 }
 
 // put adds the record or replaces the one of its id.

@@ -45,10 +45,13 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // Revoke takes the credential off the application, sees that it is gone, and
 // then removes the keychain item and the registry entry. It may be repeated
 // after any interruption. It needs neither keychain nor registry for an entry
-// that this machine does not hold. Errors: those of graph while the credential
+// that this machine does not hold, and no Graph for a decoy. Errors: those of graph while the credential
 // may still be there; [*HalfRevokedError] when only the keychain item is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
+	if e.Decoy {
+		return m.revokeDecoy(ctx, e)
+	}
 	if e.Status == RemoteOnly {
 		settled, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
 		if err == nil && !settled {
@@ -63,13 +66,7 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	// agree and even if the keychain makes trouble.
 	var marked error
 	mark := func() {
-		marked = m.settle(ctx, func(s *State) {
-			for i := range s.AppPasswords {
-				if s.AppPasswords[i].ID == e.ID && s.AppPasswords[i].Revoked.IsZero() {
-					s.AppPasswords[i].Revoked = m.now().UTC().Truncate(time.Second)
-				}
-			}
-		})
+		marked = m.settle(ctx, func(s *State) { s.mark(e.ID, m.now()) })
 	}
 	settled := true
 	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more

@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -32,6 +33,9 @@ const (
 	PasswordChanged    Refused = "the app password was changed"
 	TenantRefuses      Refused = "the tenant refuses"
 	NotAvailable       Refused = "not available for now"
+	// DecoyUsed tells that somebody has a password that was laid out to be
+	// found. Its Record is the decoy's.
+	DecoyUsed Refused = "a decoy was used"
 )
 
 // RefusedError is a refused sign-in: Reason for the mail client, Err for the
@@ -98,8 +102,10 @@ func (v *Verifier) now() time.Time {
 }
 
 // Verify finds the record that password belongs to and holds it to its
-// mailboxes, protocols, networks and expiry. user is the mailbox address the
-// mail client gave. Its error is a [*RefusedError].
+// mailboxes, protocols, networks and expiry. user is the mailbox address or the
+// login name that the mail client gave. It returns the record and the mailbox
+// to open. Its error is a [*RefusedError]; once a password has matched, it has
+// the Record, whatever the reason. It never quotes a user that [Verifier.IsPassword].
 func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
 	h := v.find(password)
 	if h == nil && v.stale() {
@@ -122,7 +128,7 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return Record{}, "", &RefusedError{Reason: why, Record: h.rec, Err: fmt.Errorf(format, args...)}
 	}
 	rec := h.rec
-	i := slices.IndexFunc(rec.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) })
+	mailbox, mine := rec.mailbox(user)
 	switch rec.localStatus(v.now()) {
 	case Revoked:
 		return refuse(PasswordRevoked, "revoked at %s", rec.Revoked.Format(time.RFC3339))
@@ -130,14 +136,38 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return refuse(PasswordExpired, "expired at %s", rec.Expires.Format(time.RFC3339))
 	}
 	switch {
-	case i < 0:
+	case rec.Decoy:
+		return refuse(DecoyUsed, "somebody at %s has found it", remote)
+	case !mine && v.IsPassword(user):
+		return refuse(MailboxNotAllowed, "an app password was typed as the user name")
+	case !mine:
 		return refuse(MailboxNotAllowed, "%.80q is none of %s", user, strings.Join(rec.Mailboxes, ", "))
 	case !slices.Contains(rec.Allow, protocol):
 		return refuse(ProtocolNotAllowed, "%s is none of %s", protocol, strings.Join(rec.Allow, ", "))
 	case !networkAllowed(rec.Networks, remote):
 		return refuse(NetworkNotAllowed, "%s is in none of its networks", remote)
 	}
-	return rec, rec.Mailboxes[i], nil
+	return rec, mailbox, nil
+}
+
+// IsPassword tells whether text is an app password of this machine, as people
+// type one into the field for the user name: whoever logs user names asks this
+// first. It costs one hash and one map lookup, whatever text is.
+func (v *Verifier) IsPassword(text string) bool { return v.find(secret.New(text)) != nil }
+
+// Records are those of all app passwords, sorted by name. The slices in them
+// are not to be changed.
+func (v *Verifier) Records() []Record {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	out := make([]Record, 0, len(v.byID))
+	for _, h := range v.byID {
+		out = append(out, h.rec)
+	}
+	slices.SortFunc(out, func(a, b Record) int {
+		return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.ID, b.ID))
+	})
+	return out
 }
 
 func networkAllowed(networks []netip.Prefix, remote netip.Addr) bool {
@@ -145,9 +175,9 @@ func networkAllowed(networks []netip.Prefix, remote netip.Addr) bool {
 	return len(networks) == 0 || slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(remote) })
 }
 
-// find looks the password up by its hash. The table's key is a hash of 75
-// random bits, so its timing tells nothing one could use; the comparison of
-// the password itself takes constant time.
+// find looks the password up by its hash. How long the lookup takes depends on
+// the hash alone, which nobody can steer towards that of 75 random bits; the
+// comparison of the password itself takes constant time.
 func (v *Verifier) find(typed secret.Text) *held {
 	p := Normalise(typed)
 	if p.IsZero() {
@@ -172,8 +202,10 @@ func (v *Verifier) unreadableFor(user string) bool {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	for id := range v.missing {
-		if h := v.byID[id]; h != nil && slices.ContainsFunc(h.rec.Mailboxes, func(m string) bool { return strings.EqualFold(m, user) }) {
-			return true
+		if h := v.byID[id]; h != nil {
+			if _, mine := h.rec.mailbox(user); mine {
+				return true
+			}
 		}
 	}
 	return false

@@ -3,6 +3,7 @@ package apppassword
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -280,6 +281,53 @@ func TestTokenReasons(t *testing.T) {
 	}
 	if _, err := v.Token(t.Context(), id); reason(t, err) != PasswordRevoked {
 		t.Errorf("the token of a removed secret is still given out: %v", err)
+	}
+}
+
+// counted counts the requests that pass.
+type counted struct {
+	http.RoundTripper
+	n atomic.Int32
+}
+
+func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.n.Add(1)
+	return c.RoundTripper.RoundTrip(r)
+}
+
+// What revalidation fetched serves the sign-in after Exchange has ended the
+// session.
+func TestReconnectCostsNoToken(t *testing.T) {
+	f := newFixture(t)
+	c, err := f.Create(t.Context(), f.request("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	requests := &counted{RoundTripper: http.DefaultTransport}
+	v := f.verifier()
+	v.Entra = func(config.Cloud, string) (*entra.Client, error) {
+		return &entra.Client{HTTP: &http.Client{Transport: requests}, Authority: f.sandbox.Authority(), Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
+	}
+	if err := v.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first, err := v.Token(t.Context(), c.Record.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Revalidate(t.Context(), c.Record.ID); err != nil {
+		t.Fatal(err)
+	}
+	before := requests.n.Load()
+	if before != 2 {
+		t.Fatalf("%d requests for a sign-in and a revalidation", before)
+	}
+	again, err := v.Token(t.Context(), c.Record.ID)
+	if err != nil || again.Equal(first) {
+		t.Errorf("the reconnect gets the token of before, or none: %v", err)
+	}
+	if now := requests.n.Load(); now != before {
+		t.Errorf("the reconnect cost %d requests", now-before)
 	}
 }
 

@@ -118,6 +118,7 @@ func (b *backend) forget() {
 
 var reasons = map[apppassword.Refused]gateway.Reason{
 	apppassword.WrongPassword:      gateway.BadCredentials,
+	apppassword.DecoyUsed:          gateway.BadCredentials, // whoever found it is told nothing
 	apppassword.MailboxNotAllowed:  gateway.MailboxNotAllowed,
 	apppassword.ProtocolNotAllowed: gateway.ProtocolNotAllowed,
 	apppassword.NetworkNotAllowed:  gateway.NetworkNotAllowed,

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,12 @@ type createOptions struct {
 	networks  []string
 	backing   string
 	noWait    bool
+
+	readOnly   bool
+	from       []string
+	maxPerHour int
+	loginName  string
+	decoy      bool
 }
 
 func newCreate(a *app) *cobra.Command {
@@ -33,12 +40,23 @@ registration of the profile. The mail program never sees that secret: it sees
 16 letters that are good at the gateway only, for the mailboxes, protocols and
 networks given here.
 
+--read-only lets it change nothing in the mailbox; --from and --max-per-hour
+limit what it sends; --login-name is a short user name for devices that cannot
+hold an address.
+
+--decoy makes one that is to be found by those who should not look: it never
+signs in, and its use raises an alert. It has no client secret behind it, needs
+no sign-in to make, and no end unless --expires gives it one.
+
 On a terminal a card with the settings is printed; in a pipe the password alone.`,
 		Example: `  o365pw create --name "Outlook on Mac"
   o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
   o365pw create backup --network 192.168.1.0/24 --network 10.8.0.7 --no-wait
   o365pw create ci --expires 2027-05-01 -o json | jq -r .password
-  o365pw create mutt --backing secret --profile work`,
+  o365pw create mutt --backing secret --profile work
+  o365pw create archive --read-only
+  o365pw create printer --login-name printer --allow smtp --from scan@contoso.com --max-per-hour 50
+  o365pw create old-backup --decoy`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,10 +68,15 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 			} else if !cmd.Flags().Changed("name") {
 				return &usageError{problem: "an app password needs a name", hint: "o365pw create --name \"Outlook on Mac\""}
 			}
-			for _, f := range []string{"expires", "backing", "mailbox", "network"} {
+			for _, f := range []string{"expires", "backing", "mailbox", "network", "from", "login-name"} {
 				// An unset variable in a script must not mean the default.
 				if flag := cmd.Flags().Lookup(f); flag.Changed && strings.Trim(flag.Value.String(), "[]") == "" {
 					return &usageError{problem: "--" + f + " is empty", hint: "leave --" + f + " out to get the default"}
+				}
+			}
+			if cmd.Flags().Changed("max-per-hour") {
+				if err := apppassword.CheckMaxPerHour(o.maxPerHour); err != nil {
+					return err
 				}
 			}
 			return a.runCreate(cmd.Context(), o)
@@ -67,6 +90,11 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 	f.StringArrayVar(&o.networks, "network", nil, "network it may be used from, in CIDR form; repeat for more (default: any)")
 	f.StringVar(&o.backing, "backing", "", "what stands behind it: secret (default: the profile's, else secret)")
 	f.BoolVar(&o.noWait, "no-wait", false, "do not wait until Entra accepts the new secret")
+	f.BoolVar(&o.readOnly, "read-only", false, "let it read only; without --allow it may not send either")
+	f.StringArrayVar(&o.from, "from", nil, "address, or @domain, it may send as; repeat for more (default: what Exchange lets pass)")
+	f.IntVar(&o.maxPerHour, "max-per-hour", 0, "most messages it may send an hour, 1 to 10000 (default: no limit)")
+	f.StringVar(&o.loginName, "login-name", "", "short user name that stands for its one mailbox")
+	f.BoolVar(&o.decoy, "decoy", false, "make a decoy: it never signs in, and its use raises an alert")
 	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions([]string{"imap", "pop3", "smtp"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -91,7 +119,9 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
 	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
 	if len(v.Servers) == 0 {
-		a.warn("nothing serves %s here yet: this version's gateway speaks IMAP only", strings.Join(created.Record.Allow, " and "))
+		for _, p := range created.Record.Allow {
+			a.warn("%s", notListening(p))
+		}
 	}
 	if err := a.printCreated(entry, v, created); err != nil {
 		return &unprintedError{name: created.Record.Name, err: err}
@@ -115,17 +145,21 @@ func (e *unprintedError) Unwrap() error { return e.err }
 // refused before anybody is asked anything.
 func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Request, error) {
 	var req apppassword.Request
+	if o.decoy && o.backing != "" {
+		return req, &usageError{problem: "nothing stands behind a decoy, so --backing has no meaning for it", hint: "leave --backing out"}
+	}
 	if o.backing == "" {
 		o.backing = p.Backing
 	}
-	switch o.backing {
-	case apppassword.BackingSecret:
-	case "user", "certificate":
+	switch {
+	case o.decoy, o.backing == apppassword.BackingSecret:
+	case o.backing == "user", o.backing == "certificate":
 		return req, &usageError{problem: "the backing " + quote(o.backing) + " is not in this version yet", hint: "o365pw create --backing secret …"}
 	default:
 		return req, &usageError{problem: "the backing " + quote(o.backing) + " is none of secret, user, certificate", hint: "o365pw create --backing secret …"}
 	}
-	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, NoWait: o.noWait}
+	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, NoWait: o.noWait,
+		ReadOnly: o.readOnly, From: o.from, MaxPerHour: o.maxPerHour, LoginName: o.loginName, Decoy: o.decoy}
 	if err := apppassword.CheckName(req.Name); err != nil {
 		return req, err
 	}
@@ -137,15 +171,20 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 			return req, err
 		}
 	}
-	if req.Allow == nil {
-		req.Allow = p.Allow
-	}
 	var err error
-	if req.Allow, err = apppassword.ParseAllow(req.Allow); err != nil {
+	if req.Allow == nil {
+		req.Allow, err = a.defaultAllow(p.Allow, o.readOnly)
+	} else {
+		req.Allow, err = apppassword.ParseAllow(req.Allow)
+	}
+	if err != nil {
 		return req, err
 	}
 	if req.Networks, err = apppassword.ParseNetworks(o.networks); err != nil {
 		return req, err
+	}
+	if o.decoy && o.expires == "" {
+		return req, nil // it may be found years from now
 	}
 	expires := p.Expires
 	if o.expires != "" {
@@ -157,6 +196,21 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 	return req, nil
 }
 
+// defaultAllow is what may be used without --allow. Sending is not what
+// read-only makes one think of: it has to be asked for.
+func (a *app) defaultAllow(protocols []string, readOnly bool) ([]string, error) {
+	allow, err := apppassword.ParseAllow(protocols)
+	if err != nil || !readOnly || !slices.Contains(allow, "smtp") {
+		return allow, err
+	}
+	allow = slices.DeleteFunc(allow, func(p string) bool { return p == "smtp" })
+	if len(allow) == 0 {
+		return nil, &usageError{problem: "the profile allows smtp alone, and --read-only takes that away", hint: "add --allow imap"}
+	}
+	a.note("read only, so smtp is left out; to let it send as well: --allow %s,smtp", strings.Join(allow, ","))
+	return allow, nil
+}
+
 func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassword.Created) error {
 	switch a.output {
 	case outputJSON:
@@ -164,7 +218,7 @@ func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassw
 	case outputYAML:
 		return a.printYAML(v)
 	case outputCSV:
-		return a.printCSV(append(csvHeader[:len(csvHeader):len(csvHeader)], "password"), [][]string{append(csvRow(v.AppPassword), v.Password)})
+		return a.printCSV(csvHeader(true), [][]string{csvRow(v, true)})
 	case outputName:
 		return a.printf("%s\n", printable(e.Name))
 	case outputAuto:

@@ -177,6 +177,9 @@ func adviseAppPassword(err error) (advice, bool) {
 		if e.Field == "mailbox" && e.Value == "" {
 			hint = "add --mailbox alice@contoso.com, or mailbox = \"…\" to the profile"
 		}
+		if e.Needs != "" {
+			hint = "allow it: --allow " + e.Needs + ", or --allow imap," + e.Needs
+		}
 		return advice{wrongUsage, hint}, true
 	}
 	if e, ok := errors.AsType[*apppassword.NameTakenError](err); ok {

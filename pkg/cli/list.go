@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -22,7 +23,7 @@ type listOptions struct {
 	sort     string
 }
 
-var sortKeys = []string{"name", "created", "expires", "status", "mailbox"}
+var sortKeys = []string{"name", "created", "expires", "last-used", "status", "mailbox"}
 
 func newList(a *app) *cobra.Command {
 	var o listOptions
@@ -40,10 +41,14 @@ machine knows of it.
   remote-only   on the application, unknown to this machine: made on another
                 machine or by hand in Entra
 
+The last use is what the gateway of this machine has written down, at most a
+minute ago. Sorted by it, those never used come first.
+
 On a terminal a table; in a pipe one line each, tab-separated, with a header.`,
 		Example: `  o365pw list
   o365pw list --local
   o365pw list --expiring 30d --sort expires
+  o365pw list --sort last-used
   o365pw list -o json | jq '.appPasswords[] | select(.status == "remote-only")'
   o365pw list -o name`,
 		Args:              cobra.NoArgs,
@@ -84,7 +89,7 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			a.warn("the create of %q was interrupted; what it may have left in Entra is removed by the next create or revoke", n.Name)
+			a.warn("the create of %q was interrupted; what it may have left is removed by the next create or revoke", n.Name)
 		}
 	}
 	if !before.IsZero() {
@@ -102,6 +107,8 @@ func sortEntries(entries []apppassword.Entry, key string) {
 			return cmp.Or(x.Created.Compare(y.Created), byName)
 		case "expires":
 			return cmp.Or(x.Expires.Compare(y.Expires), byName)
+		case "last-used":
+			return cmp.Or(x.LastUse.Time.Compare(y.LastUse.Time), byName)
 		case "status":
 			return cmp.Or(strings.Compare(string(x.Status), string(y.Status)), byName)
 		case "mailbox":
@@ -128,9 +135,9 @@ func (a *app) printEntries(entries []apppassword.Entry) error {
 	case outputCSV:
 		var rows [][]string
 		for _, e := range entries {
-			rows = append(rows, csvRow(toJSON(e)))
+			rows = append(rows, csvRow(withPassword{AppPassword: toJSON(e)}, false))
 		}
-		return a.printCSV(csvHeader, rows)
+		return a.printCSV(csvHeader(false), rows)
 	case outputName:
 		for _, e := range entries {
 			if err := a.printf("%s\n", printable(e.Name)); err != nil {
@@ -149,10 +156,10 @@ func (a *app) printEntries(entries []apppassword.Entry) error {
 // printTabbed is for scripts: full values, times in RFC 3339.
 func (a *app) printTabbed(entries []apppassword.Entry) error {
 	var b strings.Builder
-	b.WriteString("NAME\tMAILBOXES\tALLOW\tCREATED\tEXPIRES\tLAST USED\tSTATUS\tID\n")
+	b.WriteString("NAME\tMAILBOXES\tALLOW\tCREATED\tEXPIRES\tLAST USED\tSTATUS\tID\tREAD ONLY\tFROM\tMAX PER HOUR\tLOGIN NAME\tDECOY\tLAST PROTOCOL\tLAST ADDRESS\n")
 	for _, e := range entries {
-		row := csvRow(toJSON(e))
-		for i, col := range []int{1, 3, 4, 8, 9, 10, 11, 0} {
+		row := csvRow(withPassword{AppPassword: toJSON(e)}, false)
+		for i, col := range []int{1, 3, 4, 8, 9, 10, 11, 0, 12, 13, 14, 15, 16, 17, 18} {
 			if i > 0 {
 				b.WriteByte('\t')
 			}
@@ -178,6 +185,9 @@ func (a *app) printTable(entries []apppassword.Entry) error {
 		if e.Status == apppassword.Active && !e.Expires.IsZero() && e.Expires.Sub(now) < expiresSoon {
 			expires = a.paint(yellow, "⚠ "+expires)
 		}
+		if e.Decoy {
+			status += " decoy"
+		}
 		switch e.Status {
 		case apppassword.Active:
 			status = a.paint(green, status)
@@ -186,16 +196,53 @@ func (a *app) printTable(entries []apppassword.Entry) error {
 		default:
 			status = a.paint(red, status)
 		}
-		rows = append(rows, []string{name, dash(strings.Join(e.Mailboxes, ", ")), dash(strings.Join(e.Allow, ",")), relative(e.Created, now), expires, status, e.ID})
+		used := lastUsed(e.LastUse, now, "")
+		if e.Status == apppassword.RemoteOnly {
+			used = "-" // nobody here knows
+		}
+		rows = append(rows, []string{name, dash(strings.Join(e.Mailboxes, ", ")), dash(allowed(e.Record)), relative(e.Created, now), expires,
+			used, status, e.ID})
 	}
-	return a.table(fit([]string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "STATUS", "ID"}, rows, width))
+	return a.table(fit([]string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "LAST USED", "STATUS", "ID"}, rows, width))
+}
+
+// allowed writes protocols with their limits, as short as a table wants it:
+// "imap ro,smtp 20/h from". From whom is for show to say.
+func allowed(r apppassword.Record) string {
+	var out []string
+	for _, p := range r.Allow {
+		switch {
+		case p != "smtp" && r.ReadOnly:
+			p += " ro"
+		case p == "smtp" && r.MaxPerHour > 0:
+			p += fmt.Sprintf(" %d/h", r.MaxPerHour)
+		}
+		if strings.HasPrefix(p, "smtp") && len(r.From) > 0 {
+			p += " from"
+		}
+		out = append(out, p)
+	}
+	return strings.Join(out, ",")
+}
+
+// lastUsed writes a last use for people. The address follows the word before
+// it, where there is one.
+func lastUsed(u apppassword.LastUse, now time.Time, from string) string {
+	if u.Time.IsZero() {
+		return "never"
+	}
+	s := relative(u.Time, now) + ", " + u.Protocol
+	if from != "" && u.Address != "" {
+		s += from + u.Address
+	}
+	return printable(s)
 }
 
 // fit makes a table narrow enough for a terminal: the id goes first, which
-// other formats show, then the time it was made; then long names and mailboxes
-// are cut.
+// other formats show, then the time it was made, and so on; then long names and
+// mailboxes are cut.
 func fit(header []string, rows [][]string, width int) ([]string, [][]string) {
-	for _, drop := range []string{"ID", "CREATED", "ALLOW"} {
+	for _, drop := range []string{"ID", "CREATED", "ALLOW", "LAST USED"} {
 		if i := slices.Index(header, drop); tableWidth(header, rows) > width && i >= 0 {
 			header = slices.Delete(slices.Clone(header), i, i+1)
 			for r := range rows {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,6 +65,14 @@ type appPasswordJSON struct {
 	Expires   *time.Time     `json:"expires"`
 	LastUsed  *time.Time     `json:"lastUsed"`
 	Status    string         `json:"status"`
+
+	ReadOnly         bool     `json:"readOnly"`
+	From             []string `json:"from"`
+	MaxPerHour       int      `json:"maxPerHour"` // 0: no limit
+	LoginName        string   `json:"loginName"`
+	Decoy            bool     `json:"decoy"`
+	LastUsedProtocol string   `json:"lastUsedProtocol"` // empty: never used
+	LastUsedAddress  string   `json:"lastUsedAddress"`
 }
 
 func toJSON(e apppassword.Entry) appPasswordJSON {
@@ -71,6 +80,8 @@ func toJSON(e apppassword.Entry) appPasswordJSON {
 		ID: e.ID, Name: e.Name, Profile: e.Profile,
 		Mailboxes: orEmpty(e.Mailboxes), Allow: orEmpty(e.Allow), Networks: orEmpty(e.Networks),
 		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
+		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy,
+		LastUsed: utc(e.LastUse.Time), LastUsedProtocol: e.LastUse.Protocol, LastUsedAddress: e.LastUse.Address,
 	}
 }
 
@@ -153,21 +164,36 @@ func blockStyle(n *yaml.Node) {
 	}
 }
 
-var csvHeader = []string{"id", "name", "profile", "mailboxes", "allow", "networks", "backing", "hint", "created", "expires", "lastUsed", "status"}
+// csvHeader names the columns of csvRow. Columns are only ever added at the
+// end, behind the password of those commands that print it.
+func csvHeader(password bool) []string {
+	header := []string{"id", "name", "profile", "mailboxes", "allow", "networks", "backing", "hint", "created", "expires", "lastUsed", "status"}
+	if password {
+		header = append(header, "password")
+	}
+	return append(header, "readOnly", "from", "maxPerHour", "loginName", "decoy", "lastUsedProtocol", "lastUsedAddress")
+}
 
-func csvRow(p appPasswordJSON) []string {
+// csvRow is an app password, with its password where the header names one.
+func csvRow(v withPassword, password bool) []string {
 	date := func(t *time.Time) string {
 		if t == nil {
 			return ""
 		}
 		return t.Format(time.RFC3339)
 	}
+	p := v.AppPassword
 	var nets []string
 	for _, n := range p.Networks {
 		nets = append(nets, n.String())
 	}
-	return []string{p.ID, p.Name, p.Profile, strings.Join(p.Mailboxes, " "), strings.Join(p.Allow, " "), strings.Join(nets, " "),
+	row := []string{p.ID, p.Name, p.Profile, strings.Join(p.Mailboxes, " "), strings.Join(p.Allow, " "), strings.Join(nets, " "),
 		p.Backing, p.Hint, date(p.Created), date(p.Expires), date(p.LastUsed), p.Status}
+	if password {
+		row = append(row, v.Password)
+	}
+	return append(row, strconv.FormatBool(p.ReadOnly), strings.Join(p.From, " "), strconv.Itoa(p.MaxPerHour), p.LoginName,
+		strconv.FormatBool(p.Decoy), p.LastUsedProtocol, p.LastUsedAddress)
 }
 
 func (a *app) printCSV(header []string, rows [][]string) error {

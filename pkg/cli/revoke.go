@@ -27,7 +27,8 @@ func newRevoke(a *app) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Revoke app passwords",
 		Long: `Removes the client secret behind each app password from the application, sees
-that it is gone, and forgets the app password on this machine. A running
+that it is gone, and forgets the app password on this machine. A decoy has none:
+it is forgotten, and nobody is asked. A running
 gateway closes the mail program's sessions at once; a gateway elsewhere at its
 next check, within a minute.
 
@@ -75,7 +76,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	if err != nil {
 		return err
 	}
-	entries, err := s.manager.List(ctx)
+	entries, decoys, err := s.revocable(ctx, args, o)
 	if err != nil {
 		return err
 	}
@@ -109,7 +110,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	}
 	// What an interrupted create left is the same kind of rubbish. Its failure
 	// is no failure of this revoke.
-	if !o.dryRun && ctx.Err() == nil {
+	if !o.dryRun && !decoys && ctx.Err() == nil {
 		if err := s.manager.Recover(ctx); err != nil {
 			a.warn("%v", err)
 		}
@@ -118,6 +119,21 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 		return err
 	}
 	return a.revokeFailures(errs, len(results))
+}
+
+// revocable lists what may be meant. Where every argument names a decoy of this
+// machine, nobody else has to be asked: decoys tells that Graph was not.
+func (s *session) revocable(ctx context.Context, args []string, o revokeOptions) (entries []apppassword.Entry, decoys bool, err error) {
+	local, err := s.manager.Local()
+	decoys = err == nil && !o.all && !slices.ContainsFunc(args, func(arg string) bool {
+		e, err := apppassword.Match(local, arg)
+		return err != nil || !e.Decoy
+	})
+	if decoys {
+		return local, true, nil
+	}
+	entries, err = s.manager.List(ctx)
+	return entries, false, err
 }
 
 // chooseEntries finds what the arguments name. An argument that fails does not

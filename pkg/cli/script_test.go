@@ -24,6 +24,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/cli"
 	"github.com/o365pw/o365pw/pkg/sandbox"
 )
@@ -72,6 +73,7 @@ func TestScripts(t *testing.T) {
 			"codes":     cmdCode,
 			"capture":   cmdCapture,
 			"nosecrets": cmdNoSecrets,
+			"usage":     cmdUsage,
 		},
 	})
 }
@@ -125,6 +127,7 @@ func setupScript(e *testscript.Env) error {
 		"O365PW_KEYCHAIN_PASSPHRASE": "a passphrase of the tests",
 		"AZURE_CLIENT_ID":            id,
 		"AZURE_CLIENT_SECRET":        secret,
+		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
 		"TENANT":                     s.sandbox.Tenant,
 		"AUTHORITY":                  s.sandbox.Authority(),
@@ -236,6 +239,31 @@ func addCredential(srv *sandbox.Server, name string) error {
 		return fmt.Errorf("addPassword: %s %s", resp.Status, b)
 	}
 	return nil
+}
+
+// usage NAME TIME PROTOCOL ADDRESS: the gateway writes down a last use.
+func cmdUsage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: usage NAME TIME PROTOCOL ADDRESS")
+	}
+	at, err := time.Parse(time.RFC3339, args[1])
+	ts.Check(err)
+	dir := ts.Getenv("O365PW_STATE")
+	r := apppassword.UsageRecorder{Usage: apppassword.Usage{Dir: dir}, Registry: apppassword.Registry{Dir: dir}}
+	before := ts.ReadFile(r.Registry.Path())
+	s, err := r.Registry.Load()
+	ts.Check(err)
+	for _, rec := range s.AppPasswords {
+		if rec.Name == args[0] {
+			r.Note(rec.ID, apppassword.LastUse{Time: at, Protocol: args[2], Address: args[3]})
+		}
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.Run(ended)
+	if ts.ReadFile(r.Registry.Path()) != before {
+		ts.Fatalf("the registry has changed")
+	}
 }
 
 // codes N COMMAND... runs the command and holds it to its exit code.

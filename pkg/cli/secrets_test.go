@@ -81,8 +81,8 @@ func TestNoSecretIsWritten(t *testing.T) {
 		_ = cmd.Run() // failures are part of it
 		written.Write(out.Bytes())
 	}
-	create := func(name string) {
-		cmd, _ := m.command("create", name, "--verbose")
+	create := func(name string, flags ...string) {
+		cmd, _ := m.command(append([]string{"create", name, "--verbose"}, flags...)...)
 		var out, errOut bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errOut
 		_ = cmd.Run()
@@ -122,6 +122,8 @@ func TestNoSecretIsWritten(t *testing.T) {
 		}
 		written.Write(out.Bytes())
 	}
+	create("bait", "--decoy")
+	run("revoke", "bait", "--yes")
 	run("list", "-o", "json")
 	run("show", "one")
 	run("status", "-o", "json")

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,10 @@ import (
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
+
+// tokenMargin is how much life a token has left when a session begins: Exchange
+// ends IMAP sessions with the token they were opened with.
+const tokenMargin = 30 * time.Minute
 
 type serveOptions struct {
 	imap string
@@ -127,7 +132,7 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 		Keychains: g.keychains,
 		Clouds:    g.cloud,
 		Entra:     g.entraClient,
-		Tokens:    &entra.Cache{},
+		Tokens:    &entra.Cache{Margin: tokenMargin},
 		Log:       g.log,
 		Now:       a.Now,
 	}

@@ -81,11 +81,7 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 	case outputYAML:
 		return a.printYAML(v)
 	case outputCSV:
-		header, row := csvHeader, csvRow(v.AppPassword)
-		if o.password {
-			header, row = append(header[:len(header):len(header)], "password"), append(row, v.Password)
-		}
-		return a.printCSV(header, [][]string{row})
+		return a.printCSV(csvHeader(o.password), [][]string{csvRow(v, o.password)})
 	case outputName:
 		return a.printf("%s\n", printable(e.Name))
 	case outputAuto:
@@ -118,6 +114,12 @@ func (s *session) servers(ctx context.Context, rec apppassword.Record) map[strin
 	return out
 }
 
+// notListening says what to do about a protocol that is allowed, but that the
+// gateway does not offer.
+func notListening(protocol string) string {
+	return fmt.Sprintf("nothing listens for %[1]s: set %[1]s = … in [gateway]", protocol)
+}
+
 // clientHost is how a mail program reaches a gateway that listens on host.
 func clientHost(host string) string {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
@@ -137,14 +139,30 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	if !password.IsZero() {
 		line("Password", a.paint(bold, revealed(password)))
 	}
-	line("User name", printable(strings.Join(e.Mailboxes, " or ")))
+	users := e.Mailboxes
+	if e.LoginName != "" {
+		users = append([]string{e.LoginName}, users...)
+	}
+	line("User name", printable(strings.Join(users, " or ")))
 	for _, p := range e.Allow {
 		srv, ok := servers[p]
 		if !ok {
-			line(strings.ToUpper(p), a.paint(faint, "allowed, but this gateway does not speak it yet"))
+			line(strings.ToUpper(p), a.paint(faint, notListening(p)))
 			continue
 		}
 		line(strings.ToUpper(p), fmt.Sprintf("server %s, port %d, SSL/TLS", srv.Host, srv.Port))
+	}
+	if e.ReadOnly {
+		line("May", map[bool]string{false: "read only", true: "read only, and send"}[slices.Contains(e.Allow, "smtp")])
+	}
+	if len(e.From) > 0 {
+		line("Sends as", printable(strings.Join(e.From, ", ")))
+	}
+	if e.MaxPerHour > 0 {
+		line("Sends", fmt.Sprintf("at most %s an hour", plural(e.MaxPerHour, "message")))
+	}
+	if e.Decoy {
+		line("Decoy", a.paint(yellow, "never signs in; its use raises an alert"))
 	}
 	for i, n := range e.Networks {
 		line([]string{"Networks", ""}[min(i, 1)], n.String())
@@ -152,11 +170,18 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	if !e.Expires.IsZero() {
 		line("Expires", e.Expires.Local().Format("2 January 2006")+" ("+relative(e.Expires, a.Now())+")")
 	}
+	if undo == "" { // a new one cannot have been used
+		line("Last used", lastUsed(e.LastUse, a.Now(), " from "))
+	}
 	if e.Status != apppassword.Active {
 		line("Status", a.paint(red, string(e.Status)))
 	}
 	line("Id", e.ID)
-	if !password.IsZero() {
+	switch {
+	case password.IsZero():
+	case e.Decoy:
+		fmt.Fprintf(&b, "\nLeave it where somebody who should not look will find it.\n")
+	default:
 		fmt.Fprintf(&b, "\nSpaces in the password do not matter. Test it in the mail program now;\nthe gateway must be running: o365pw serve\n")
 	}
 	if undo != "" {

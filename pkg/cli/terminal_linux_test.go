@@ -134,10 +134,10 @@ func TestTerminalListIsTable(t *testing.T) {
 	m.run("create", "邮件 client", "--no-wait")
 	_, screen := m.onTerminal([]string{"NO_COLOR=1"}, "list").wait()
 	lines := strings.Split(screen, "\r\n")
-	if !regexp.MustCompile(`^NAME +MAILBOX +ALLOW +CREATED +EXPIRES +STATUS +ID$`).MatchString(lines[0]) {
+	if !regexp.MustCompile(`^NAME +MAILBOX +ALLOW +CREATED +EXPIRES +LAST USED +STATUS +ID$`).MatchString(lines[0]) {
 		t.Errorf("header %q", lines[0])
 	}
-	if !regexp.MustCompile(`(?m)^soon +alice@contoso.com +imap,smtp +just now +⚠ in 10 days +active `).MatchString(screen) {
+	if !regexp.MustCompile(`(?m)^soon +alice@contoso.com +imap,smtp +just now +⚠ in 10 days +never +active `).MatchString(screen) {
 		t.Errorf("the screen:\n%s", screen)
 	}
 	_, screen = m.onTerminal(nil, "list").wait()

@@ -104,8 +104,8 @@ func TestRelative(t *testing.T) {
 }
 
 func TestFit(t *testing.T) {
-	header := []string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "STATUS", "ID"}
-	row := []string{strings.Repeat("邮", 60), "alice@contoso.com", "imap,smtp", "3 days ago", "\x1b[33m⚠ in 10 days\x1b[0m", "active", "c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611"}
+	header := []string{"NAME", "MAILBOX", "ALLOW", "CREATED", "EXPIRES", "LAST USED", "STATUS", "ID"}
+	row := []string{strings.Repeat("邮", 60), "alice@contoso.com", "imap,smtp", "3 days ago", "\x1b[33m⚠ in 10 days\x1b[0m", "3 hours ago, imap", "active", "c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611"}
 	h, rows := fit(header, [][]string{slices.Clone(row)}, 1000)
 	if len(h) != len(header) || !slices.Equal(rows[0], row) {
 		t.Errorf("with room enough: %v %v", h, rows)

@@ -17,6 +17,9 @@ const (
 	// shortHold is how long an outage is remembered, and how long a token is
 	// kept at least: enough to spare Entra a stampede of waiting callers.
 	shortHold = time.Second
+	// lifeSlack is by how much a token's life may fall short of twice the
+	// margin before half of it is all that is kept.
+	lifeSlack = time.Minute
 	// clockSlack is how far the clock may be set back before a token is taken
 	// for older than it looks.
 	clockSlack = time.Minute
@@ -31,7 +34,10 @@ const (
 // goroutine but those of the requests under way; see [Cache.Wait].
 type Cache struct {
 	// Margin is how long before its end a token is replaced; 0 is 5 minutes.
-	// A token that lives less than twice as long is replaced at half its life.
+	// A token that lives less than twice as long, by more than a minute, is
+	// replaced at half its life: with half an hour, what Token gives is good
+	// for half an hour, also where Entra's hour is 3599 seconds and the answer
+	// took its time. An outage is the exception, see Token.
 	Margin time.Duration
 	// Negative is how long a refusal is remembered (every Kind but
 	// Unavailable); 0 is 60 s. Other failures are remembered for a second, or
@@ -209,8 +215,11 @@ func (c *Cache) land(e *entry, f *flight) {
 
 // due is when t is to be replaced.
 func (c *Cache) due(t Token, now time.Time) time.Time {
-	life := t.Expires.Sub(now)
-	due := t.Expires.Add(-min(cmp.Or(c.Margin, defaultMargin), life/2))
+	margin := cmp.Or(c.Margin, defaultMargin)
+	if life := t.Expires.Sub(now); life < 2*margin-lifeSlack {
+		margin = life / 2
+	}
+	due := t.Expires.Add(-margin)
 	if soonest := now.Add(shortHold); due.Before(soonest) {
 		return soonest
 	}

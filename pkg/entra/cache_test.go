@@ -60,6 +60,10 @@ func TestCacheMargin(t *testing.T) {
 		{time.Hour, 0, 55 * time.Minute},
 		{time.Hour, 20 * time.Minute, 40 * time.Minute},
 		{6 * time.Minute, 0, 3 * time.Minute},
+		{3599 * time.Second, 30 * time.Minute, 1799 * time.Second},
+		{59 * time.Minute, 30 * time.Minute, 29 * time.Minute},
+		{50 * time.Minute, 30 * time.Minute, 25 * time.Minute},
+		{90 * time.Minute, 30 * time.Minute, 60 * time.Minute},
 		{4 * time.Second, 0, 2 * time.Second},
 		{0, 0, time.Second},
 		{-time.Hour, 0, time.Second},
@@ -76,6 +80,51 @@ func TestCacheMargin(t *testing.T) {
 			})
 		})
 	}
+}
+
+// With half an hour as its margin, no token is given out that ends sooner,
+// whenever it is asked for: tokens for mail live 60 to 90 minutes.
+func TestCacheGivesHalfAnHour(t *testing.T) {
+	for _, life := range []time.Duration{3541 * time.Second, 3598 * time.Second, 3599 * time.Second, time.Hour, 75*time.Minute + time.Second, 90 * time.Minute} {
+		for _, took := range []time.Duration{0, 700 * time.Millisecond} {
+			synctest.Test(t, func(t *testing.T) {
+				c := &Cache{Margin: 30 * time.Minute}
+				fetches := 0
+				for range 4000 {
+					tok, err := c.Token(t.Context(), "key", func(ctx context.Context) (Token, error) {
+						fetches++
+						return Token{Access: secret.New("x"), Expires: time.Now().Round(0).Add(life)}, sleep(ctx, took)
+					})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if left := time.Until(tok.Expires); left < 30*time.Minute {
+						t.Fatalf("a token that lived %v has %v left", life, left)
+					}
+					time.Sleep(3 * time.Second)
+				}
+				if fetches > 8 {
+					t.Errorf("%d tokens of %v in 200 minutes", fetches, life)
+				}
+			})
+		}
+	}
+}
+
+// Exchange ends a session with its token. As long as the session was
+// revalidated, the cache holds a newer one, so that the client's reconnect
+// costs no request.
+func TestCacheRenewedServesTheReconnect(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, s := &Cache{Margin: 30 * time.Minute}, &source{life: time.Hour}
+		s.want(t, c.Token, "token 1", nil, 1)
+		for i := range 60 {
+			time.Sleep(time.Minute)
+			s.want(t, c.Renew, fmt.Sprint("token ", i+2), nil, i+2)
+		}
+		time.Sleep(59 * time.Second)
+		s.want(t, c.Token, "token 61", nil, 61)
+	})
 }
 
 func TestCacheShares(t *testing.T) {

@@ -1,0 +1,260 @@
+package apppassword
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+)
+
+const (
+	usageVersion = 1
+
+	// usageInterval is the shortest time between two writes: a last use is no
+	// older on the disk than this, and a busy gateway does not wear it out.
+	usageInterval = time.Minute
+	// usageEnd bounds the last write, when the gateway stops.
+	usageEnd = 5 * time.Second
+)
+
+// errUsageDamaged tells that the file holds nothing that can be understood.
+var errUsageDamaged = errors.New("the last uses are damaged")
+
+// LastUse is the last sign-in that was accepted. The zero value is none.
+type LastUse struct {
+	Time     time.Time `json:"lastUsed"`
+	Protocol string    `json:"protocol"` // imap, pop3, smtp
+	Address  string    `json:"address"`  // of the mail client, without its port
+}
+
+// Usage is the file that holds the last use of each app password. It is apart
+// from the registry, whose records must not change when they are used, and it
+// is convenience only: one that is damaged is written anew.
+type Usage struct {
+	Dir string // the state folder; empty: there is none
+}
+
+// UsageState is the content of the file.
+type UsageState struct {
+	LastUse map[string]LastUse // by id
+	// Told is the number of days before its end that the owner of an app
+	// password was last told of, by id.
+	Told map[string]int
+}
+
+type usageFile struct {
+	Version      int                `json:"version"`
+	AppPasswords map[string]LastUse `json:"appPasswords"`
+	Told         map[string]int     `json:"told,omitempty"`
+}
+
+// Path is the usage file.
+func (u Usage) Path() string { return filepath.Join(u.Dir, "usage.json") }
+
+// Load reads the file. One that is not there is empty; one that cannot be
+// understood is an error, beside which the state is empty.
+func (u Usage) Load() (UsageState, error) {
+	s := UsageState{LastUse: map[string]LastUse{}, Told: map[string]int{}}
+	if u.Dir == "" {
+		return s, nil
+	}
+	b, err := os.ReadFile(u.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("read the last uses: %w", err)
+	}
+	var f usageFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return s, fmt.Errorf("%w: %s: %w", errUsageDamaged, u.Path(), err)
+	}
+	if f.Version != usageVersion {
+		return s, fmt.Errorf("%w: %s has version %d, and this program knows %d", errUsageDamaged, u.Path(), f.Version, usageVersion)
+	}
+	maps.Copy(s.LastUse, f.AppPasswords)
+	maps.Copy(s.Told, f.Told)
+	return s, nil
+}
+
+func (u Usage) write(s UsageState) error {
+	b, err := json.MarshalIndent(usageFile{Version: usageVersion, AppPasswords: s.LastUse, Told: s.Told}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the last uses: %w", err)
+	}
+	if err := durable.WriteFile(u.Path(), append(b, '\n')); err != nil {
+		return fmt.Errorf("write the last uses: %w", err)
+	}
+	return nil
+}
+
+// UsageRecorder notes last uses for a running gateway, and writes them down
+// now and then. Its methods may be called from several goroutines.
+type UsageRecorder struct {
+	Usage    Usage
+	Registry Registry     // what it lacks is forgotten
+	Log      *slog.Logger // nil: nothing is logged
+
+	mu      sync.Mutex
+	wake    chan struct{} // holds one value once something is to be written
+	lastUse map[string]LastUse
+	told    map[string]int
+	dirty   bool // something is not written yet
+	failing bool // the last write failed, which was logged
+}
+
+// Note notes a sign-in that was accepted. It writes nothing itself. A use that
+// is older than the one noted counts for nothing.
+func (r *UsageRecorder) Note(id string, use LastUse) {
+	use.Time = use.Time.UTC().Truncate(time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lastUse == nil {
+		r.lastUse = map[string]LastUse{}
+	}
+	if use.Time.Before(r.lastUse[id].Time) {
+		return
+	}
+	r.lastUse[id] = use
+	r.changed()
+}
+
+// NoteTold notes that the owner of an app password has been told that it ends
+// in so many days.
+func (r *UsageRecorder) NoteTold(id string, days int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.told == nil {
+		r.told = map[string]int{}
+	}
+	r.told[id] = days
+	r.changed()
+}
+
+// Told is what the owner of an app password was last told, also before the
+// gateway was started; false: nothing yet.
+func (r *UsageRecorder) Told(id string) (days int, ok bool) {
+	r.mu.Lock()
+	days, ok = r.told[id]
+	r.mu.Unlock()
+	if !ok {
+		s, _ := r.Usage.Load() // what cannot be read is logged when it is written
+		days, ok = s.Told[id]
+	}
+	return days, ok
+}
+
+// changed wakes Run. The caller holds the lock.
+func (r *UsageRecorder) changed() {
+	r.dirty = true
+	select {
+	case r.woken() <- struct{}{}:
+	default:
+	}
+}
+
+// woken is the channel that wakes Run. The caller holds the lock.
+func (r *UsageRecorder) woken() chan struct{} {
+	if r.wake == nil {
+		r.wake = make(chan struct{}, 1)
+	}
+	return r.wake
+}
+
+// Run writes what was noted, at most once a minute, and when ctx ends. What
+// cannot be written is logged once and tried again a minute later.
+func (r *UsageRecorder) Run(ctx context.Context) {
+	r.mu.Lock()
+	wake := r.woken()
+	r.mu.Unlock()
+	for {
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		}
+		if ctx.Err() != nil {
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), usageEnd)
+			defer cancel()
+			r.save(end)
+			return
+		}
+		r.save(ctx)
+		select {
+		case <-ctx.Done():
+		case <-time.After(usageInterval):
+		}
+	}
+}
+
+// save writes what was noted. On a failure Run is woken again.
+func (r *UsageRecorder) save(ctx context.Context) {
+	r.mu.Lock()
+	noted := UsageState{LastUse: maps.Clone(r.lastUse), Told: maps.Clone(r.told)}
+	dirty := r.dirty
+	r.dirty = false
+	r.mu.Unlock()
+	if !dirty {
+		return
+	}
+	err := r.merge(ctx, noted)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		if !r.failing {
+			r.log().Error("last uses cannot be written down; it is tried again every minute", "error", err)
+		}
+		r.changed()
+	}
+	r.failing = err != nil
+}
+
+// merge brings the file up to date, and forgets what the registry lacks.
+func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
+	unlock, err := durable.Lock(ctx, r.Usage.Path()+".lock")
+	if err != nil {
+		return fmt.Errorf("write the last uses: %w", err)
+	}
+	defer unlock()
+	s, damage := r.Usage.Load()
+	if damage != nil && !errors.Is(damage, errUsageDamaged) {
+		return damage
+	}
+	for id, use := range noted.LastUse {
+		if !use.Time.Before(s.LastUse[id].Time) {
+			s.LastUse[id] = use
+		}
+	}
+	maps.Copy(s.Told, noted.Told)
+	// A registry that cannot be read says nothing about what it lacks.
+	if reg, err := r.Registry.Load(); err == nil {
+		known := map[string]bool{}
+		for _, rec := range reg.AppPasswords {
+			known[rec.ID] = true
+		}
+		maps.DeleteFunc(s.LastUse, func(id string, _ LastUse) bool { return !known[id] })
+		maps.DeleteFunc(s.Told, func(id string, _ int) bool { return !known[id] })
+	}
+	if err := r.Usage.write(s); err != nil {
+		return err
+	}
+	if damage != nil {
+		r.log().Error("the last uses of before are lost", "error", damage)
+	}
+	return nil
+}
+
+func (r *UsageRecorder) log() *slog.Logger {
+	if r.Log != nil {
+		return r.Log
+	}
+	return slog.New(slog.DiscardHandler)
+}
