@@ -45,7 +45,7 @@ func (l *Log) Append(ctx context.Context, entries ...Entry) error {
 	if err != nil {
 		return err
 	}
-	if runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
+	if runtime.GOOS != "windows" && fi.Mode().IsRegular() && fi.Mode().Perm()&0o077 != 0 {
 		if err := f.Chmod(0o600); err != nil {
 			return err
 		}

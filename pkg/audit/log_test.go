@@ -212,8 +212,8 @@ func TestTorn(t *testing.T) {
 		"and closed":          {strings.Repeat("x", maxLine+1) + "\n", 1},
 		"as long as a line":   {strings.Repeat("x", maxLine) + "\n", 1},
 		"longer than a look":  {strings.Repeat("x", 3*maxLine) + "\ny\n" + strings.Repeat("z", 5*maxLine), 3},
-		"many lines":          {strings.Repeat("x\n", 2*maxLine), 2 * maxLine},
-		"many lines, no end":  {strings.Repeat("x\n", 2*maxLine) + "x", 2*maxLine + 1},
+		"many lines":          {strings.Repeat(strings.Repeat("x", 999)+"\n", 200), 200},
+		"many lines, no end":  {strings.Repeat(strings.Repeat("x", 999)+"\n", 200) + "x", 201},
 		"a seq out of reason": {`{"seq":18446744073709551615,"time":"2026-11-22T12:00:00Z","event":"sign-in","prev":"` + noPrev + "\"}\n", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
