@@ -2,6 +2,7 @@ package audit
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -56,7 +57,7 @@ type Report struct {
 // and reading goes on; any other error is the last item.
 func (l *Log) Read(since time.Time) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		r, err := l.snapshot()
+		r, err := l.snapshot(lockLimit)
 		if err != nil {
 			yield(Entry{}, err)
 			return
@@ -93,7 +94,7 @@ func (l *Log) Read(since time.Time) iter.Seq2[Entry, error] {
 // empty, it must be the hash of some line.
 func (l *Log) Verify(head string) (Report, error) {
 	var rep Report
-	r, err := l.snapshot()
+	r, err := l.snapshot(lockLimit)
 	if err != nil {
 		return rep, err
 	}
@@ -154,12 +155,13 @@ func (c *chain) misfit(e Entry) string {
 }
 
 // lockLimit is how long a reader waits for a writer.
-const lockLimit = 2 * time.Second
+const lockLimit = 5 * time.Second
 
 // snapshot opens the log as it is between two Appends, so that nobody takes a
-// write that is under way for a torn line. Where there can be no lock, on a
-// read-only copy or while a writer hangs, it goes without.
-func (l *Log) snapshot() (io.ReadCloser, error) {
+// write that is under way for a torn line. Where there can be no lock, as on a
+// read-only copy, it goes without; while a writer hangs, the line that it has
+// begun is left out.
+func (l *Log) snapshot(wait time.Duration) (io.ReadCloser, error) {
 	f, err := os.Open(l.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return io.NopCloser(eof{}), nil
@@ -167,9 +169,10 @@ func (l *Log) snapshot() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
-	if unlock, err := durable.Lock(ctx, l.lockPath()); err == nil {
+	unlock, lockErr := durable.Lock(ctx, l.lockPath())
+	if lockErr == nil {
 		defer unlock()
 	}
 	fi, err := f.Stat()
@@ -177,10 +180,28 @@ func (l *Log) snapshot() (io.ReadCloser, error) {
 		f.Close()
 		return nil, err
 	}
+	size := fi.Size()
+	if errors.Is(lockErr, context.DeadlineExceeded) {
+		size = wholeLines(f, size)
+	}
 	return struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(f, fi.Size()), f}, nil
+	}{io.LimitReader(f, size), f}, nil
+}
+
+// wholeLines is the size without a last line that has no end yet, where that is
+// no longer than a line may be.
+func wholeLines(f io.ReaderAt, size int64) int64 {
+	start := max(0, size-maxLine-1)
+	b := make([]byte, size-start)
+	if _, err := f.ReadAt(b, start); err != nil {
+		return size
+	}
+	if i := bytes.LastIndexByte(b, '\n'); i >= 0 || start == 0 {
+		return start + int64(i) + 1
+	}
+	return size
 }
 
 type eof struct{}

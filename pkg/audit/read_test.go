@@ -3,6 +3,7 @@ package audit
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
 
 // small is a log with all there is in one: entries, a torn line, its repair.
@@ -186,6 +189,30 @@ func TestNoLock(t *testing.T) {
 		t.Fatal("there was a lock")
 	}
 	copied.mustVerify(t, "", 2, 0)
+}
+
+// While a writer hangs, what it has begun to write is no damage.
+func TestReadWhileWriterHangs(t *testing.T) {
+	l := newLog(t)
+	l.mustAppend(t, some(2)...)
+	whole := l.content(t)
+	l.set(t, slices.Concat(whole, []byte(`{"seq":3,"ti`)))
+	unlock, err := durable.Lock(t.Context(), l.lockPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	r, err := l.snapshot(time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if b, err := io.ReadAll(r); err != nil || !bytes.Equal(b, whole) {
+		t.Errorf("read %q, %v", b, err)
+	}
+	if got := wholeLines(strings.NewReader("{"), 1); got != 0 {
+		t.Errorf("%d bytes of whole lines, want none", got)
+	}
 }
 
 // TestReadMemory reads 24 MB, two thirds of it one line, in little memory.

@@ -16,7 +16,7 @@ const (
 	// retryPause is how long a Writer waits after a failure.
 	retryPause = time.Second
 	// appendLimit is how long it waits for other writers.
-	appendLimit = 10 * time.Second
+	appendLimit = 30 * time.Second
 )
 
 // ErrQueueFull is reported when entries begin to get lost because the disk is
