@@ -93,12 +93,16 @@ func (l *Log) Read(since time.Time) iter.Seq2[Entry, error] {
 // was written anew as a whole. A head noted earlier can: where head is not
 // empty, it must be the hash of some line.
 func (l *Log) Verify(head string) (Report, error) {
-	var rep Report
 	r, err := l.snapshot(lockLimit)
 	if err != nil {
-		return rep, err
+		return Report{}, err
 	}
 	defer r.Close()
+	return verify(r, head)
+}
+
+func verify(r io.Reader, head string) (Report, error) {
+	var rep Report
 	c := newChain(r)
 	found := head == ""
 	var torn *BrokenError // the first torn line that is not repaired yet
