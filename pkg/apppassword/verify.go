@@ -293,14 +293,3 @@ func refusedByEntra(rec Record, now time.Time, err error) error {
 	}
 	return &RefusedError{Reason: why, Record: rec, Err: err}
 }
-
-// Records gives all records held, in no order.
-func (v *Verifier) Records() []Record {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	list := make([]Record, 0, len(v.byID))
-	for _, h := range v.byID {
-		list = append(list, h.rec)
-	}
-	return list
-}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 )
 
@@ -116,6 +117,7 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	if err != nil {
 		return fmt.Errorf("create %q: %w", req.Name, err)
 	}
+	a.audited(ctx, s.stateDir, auditEntry(audit.Created, created.Record))
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
 	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
 	if len(v.Servers) == 0 {

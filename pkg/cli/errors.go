@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/gateway"
@@ -156,6 +157,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*entra.Error](err); ok {
 		return adviseEntra(e)
 	}
+	if e, ok := errors.AsType[*audit.BrokenError](err); ok {
+		return advice{failed, brokenHint(e)}
+	}
 	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
@@ -265,6 +269,13 @@ func adviseEntra(e *entra.Error) advice {
 		return advice{unavailable, hint}
 	}
 	return advice{failed, hint}
+}
+
+func brokenHint(e *audit.BrokenError) string {
+	if e.Line > 1 {
+		return fmt.Sprintf("what stands before line %d holds together; compare the file with a backup; o365pw audit shows what can be read", e.Line)
+	}
+	return "compare the file with a backup; o365pw audit shows what can be read"
 }
 
 func keychainHint(e *secret.UnavailableError) string {

@@ -242,23 +242,7 @@ func lastUsed(u apppassword.LastUse, now time.Time, from string) string {
 // other formats show, then the time it was made, and so on; then long names and
 // mailboxes are cut.
 func fit(header []string, rows [][]string, width int) ([]string, [][]string) {
-	for _, drop := range []string{"ID", "CREATED", "ALLOW", "LAST USED"} {
-		if i := slices.Index(header, drop); tableWidth(header, rows) > width && i >= 0 {
-			header = slices.Delete(slices.Clone(header), i, i+1)
-			for r := range rows {
-				rows[r] = slices.Delete(slices.Clone(rows[r]), i, i+1)
-			}
-		}
-	}
-	for _, col := range []int{1, 0} { // mailbox, name
-		if over := tableWidth(header, rows) - width; over > 0 {
-			room := max(columnWidth(header, rows, col)-over, 16)
-			for r := range rows {
-				rows[r][col] = shortened(rows[r][col], room)
-			}
-		}
-	}
-	return header, rows
+	return narrow(header, rows, width, []string{"ID", "CREATED", "ALLOW", "LAST USED"}, []string{"MAILBOX", "NAME"})
 }
 
 func dash(s string) string {

@@ -132,20 +132,27 @@ func (a *app) printJSON(v any) error {
 // printYAML prints the same object as printJSON, with the same names in the
 // same order.
 func (a *app) printYAML(v any) error {
+	b, err := toYAML(v)
+	if err != nil {
+		return err
+	}
+	return a.print(b)
+}
+
+func toYAML(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("print YAML: %w", err)
+		return nil, fmt.Errorf("print YAML: %w", err)
 	}
 	var n yaml.Node // JSON is YAML, and a node keeps the order
 	if err := yaml.Unmarshal(b, &n); err != nil {
-		return fmt.Errorf("print YAML: %w", err)
+		return nil, fmt.Errorf("print YAML: %w", err)
 	}
 	blockStyle(&n)
-	b, err = yaml.Marshal(&n)
-	if err != nil {
-		return fmt.Errorf("print YAML: %w", err)
+	if b, err = yaml.Marshal(&n); err != nil {
+		return nil, fmt.Errorf("print YAML: %w", err)
 	}
-	return a.print(b)
+	return b, nil
 }
 
 // plainYAML is text that no reader of YAML 1.1 or 1.2 takes for anything else.

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/audit"
 )
 
 type revokeOptions struct {
@@ -101,7 +102,11 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 		r := revokeResult{Name: e.Name, ID: e.ID, Result: "would-revoke"}
 		if !o.dryRun {
 			r.Result = "revoked"
-			if err := s.manager.Revoke(ctx, e); err != nil {
+			err := s.manager.Revoke(ctx, e)
+			if _, half := errors.AsType[*apppassword.HalfRevokedError](err); err == nil || half {
+				a.audited(ctx, s.stateDir, auditEntry(audit.Revoked, e.Record))
+			}
+			if err != nil {
 				r.Result, r.Error, r.Hint = "failed", err.Error(), advise(err).hint
 				errs = append(errs, fmt.Errorf("revoke %s: %w", nameOrID(e), err))
 			}

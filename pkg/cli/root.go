@@ -74,7 +74,7 @@ takes only OAuth 2.0.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a))
+	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newAudit(a))
 	add("sign-in", newLogin(a), newLogout(a), newStatus(a))
 	add("gateway", newServe(a))
 	add("try", newDemo(a), newSandbox(a))

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -64,6 +65,8 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 		} else if err != nil {
 			return err
 		}
+		// Before it is shown: no password is seen without a trace.
+		a.audited(ctx, s.stateDir, auditEntry(audit.Shown, e.Record))
 	}
 	if o.copy {
 		if err := a.copyToClipboard(ctx, password); err != nil {

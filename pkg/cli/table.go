@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -72,6 +73,29 @@ func tableWidth(header []string, rows [][]string) int {
 		w += columnWidth(header, rows, col) + gap
 	}
 	return w
+}
+
+// narrow makes a table fit a width, as far as needed: columns are dropped, then
+// the texts of others cut, in the order given.
+func narrow(header []string, rows [][]string, width int, drop, cut []string) ([]string, [][]string) {
+	for _, name := range drop {
+		if i := slices.Index(header, name); tableWidth(header, rows) > width && i >= 0 {
+			header = slices.Delete(slices.Clone(header), i, i+1)
+			for r := range rows {
+				rows[r] = slices.Delete(slices.Clone(rows[r]), i, i+1)
+			}
+		}
+	}
+	for _, name := range cut {
+		if over := tableWidth(header, rows) - width; over > 0 {
+			col := slices.Index(header, name)
+			room := max(columnWidth(header, rows, col)-over, 16)
+			for r := range rows {
+				rows[r][col] = shortened(rows[r][col], room)
+			}
+		}
+	}
+	return header, rows
 }
 
 // shortened cuts text to a width, with an ellipsis.

@@ -99,3 +99,29 @@ func parseExpiry(s string, now time.Time) (time.Time, error) {
 	}
 	return t.UTC().Truncate(time.Second), nil
 }
+
+// ParseSince reads when something began: a duration before now (see
+// ParseDuration), a date, or a time of RFC 3339. A date means the first second
+// of that day where now is (now.Location). What is after now is refused. The
+// result is in UTC.
+func ParseSince(s string, now time.Time) (time.Time, error) {
+	text := strings.TrimSpace(s)
+	t, err := time.ParseInLocation(time.DateOnly, text, now.Location())
+	if err != nil {
+		t, err = time.Parse(time.RFC3339, strings.ToUpper(text))
+	}
+	if err != nil {
+		d, err := ParseDuration(text)
+		if err != nil && strings.Count(text, "-") >= 2 {
+			return time.Time{}, fmt.Errorf("%q is no date or time that there is", s)
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+		t = now.Add(-d)
+	}
+	if t.After(now) {
+		return time.Time{}, fmt.Errorf("%q is in the future", s)
+	}
+	return t.UTC(), nil
+}

@@ -193,6 +193,32 @@ func TestParseExpiry(t *testing.T) {
 	}
 }
 
+func TestParseSince(t *testing.T) {
+	zone := time.FixedZone("here", 2*60*60)
+	now := time.Date(2026, 11, 22, 18, 30, 0, 0, zone)
+	for _, tt := range []struct{ in, want string }{
+		{"24h", "2026-11-21T16:30:00Z"},
+		{" 7D ", "2026-11-15T16:30:00Z"},
+		{"2026-11-01", "2026-10-31T22:00:00Z"},
+		{"2026-11-22", "2026-11-21T22:00:00Z"},
+		{"2026-11-01T12:00:00+02:00", "2026-11-01T10:00:00Z"},
+		{"2026-11-01t12:00:00z", "2026-11-01T12:00:00Z"},
+	} {
+		got, err := ParseSince(tt.in, now)
+		if err != nil || got.Format(time.RFC3339Nano) != tt.want {
+			t.Errorf("%q: %v %v", tt.in, got, err)
+		}
+	}
+	for _, tt := range []struct{ in, want string }{
+		{"", "empty"}, {"0d", "no time at all"}, {"-5d", "negative"}, {"yesterday", "not a duration"}, {"2026-02-30", "no date"},
+		{"2026-11-1", "no date"}, {"2026-11-23", "future"}, {"2026-11-22T18:30:00Z", "future"}, {"101y", "100 years"},
+	} {
+		if got, err := ParseSince(tt.in, now); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v %v", tt.in, got, err)
+		}
+	}
+}
+
 func FuzzParseExpiry(f *testing.F) {
 	for _, s := range []string{"180d", "1d12h", "2027-05-01", "2027-05-01T12:00:00Z", "99999999999999999999y", "-", "", "m", "1mo1m"} {
 		f.Add(s)

@@ -74,7 +74,7 @@ func WriteFile(path string, data []byte) (err error) {
 	if err = rename(f.Name(), path); err != nil {
 		return err
 	}
-	syncDir(dir)
+	SyncDir(dir)
 	removeStale(dir, prefix)
 	return nil
 }
@@ -136,10 +136,10 @@ func removeStale(dir, prefix string) {
 	}
 }
 
-// syncDir makes a rename in dir last. Not every system lets a folder be
-// synced (Windows does not); the rename itself has happened by then, so a
-// failure here changes nothing a caller could mend.
-func syncDir(dir string) {
+// SyncDir makes a rename in dir, or a new file there, last. Not every system
+// lets a folder be synced (Windows does not); the rename itself has happened by
+// then, so a failure here changes nothing a caller could mend.
+func SyncDir(dir string) {
 	if d, err := os.Open(dir); err == nil {
 		_ = d.Sync()
 		d.Close()
