@@ -35,7 +35,11 @@ func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant
 		if re, ok := errors.AsType[*apppassword.RefusedError](err); ok {
 			grant = gateway.Grant{ID: re.Record.ID, Name: re.Record.Name, Profile: re.Record.Profile}
 		}
-		return grant, refusal(err)
+		err = refusal(err)
+		if r, ok := errors.AsType[*gateway.Refusal](err); ok {
+			r.UserIsSecret = b.verifier.IsPassword(at.User)
+		}
+		return grant, err
 	}
 	return b.grant(rec, mailbox, at.Protocol)
 }
@@ -45,6 +49,7 @@ func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protoc
 	g := gateway.Grant{
 		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
 		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(),
+		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
 	}
 	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
@@ -118,7 +123,7 @@ func (b *backend) forget() {
 
 var reasons = map[apppassword.Refused]gateway.Reason{
 	apppassword.WrongPassword:      gateway.BadCredentials,
-	apppassword.DecoyUsed:          gateway.BadCredentials, // whoever found it is told nothing
+	apppassword.DecoyUsed:          gateway.DecoyUsed,
 	apppassword.MailboxNotAllowed:  gateway.MailboxNotAllowed,
 	apppassword.ProtocolNotAllowed: gateway.ProtocolNotAllowed,
 	apppassword.NetworkNotAllowed:  gateway.NetworkNotAllowed,

@@ -45,7 +45,7 @@ func (d *dialogue) start(s *session, up *upstream, whole func([]byte, bool, expe
 	d.changed.L = &d.mu
 }
 
-// command reads the client's next command, with its line end. What is to go
+// command reads the client's next command, without its line end. What is to go
 // upstream goes before the client is waited for.
 func (d *dialogue) command(limit int) ([]byte, error) {
 	if d.s.client.in.Buffered() == 0 {
@@ -61,15 +61,19 @@ func (d *dialogue) command(limit int) ([]byte, error) {
 	case err != nil:
 		return nil, readFailed(err)
 	}
-	return line, nil
+	return withoutEOL(line), nil
 }
 
-// pass sends a command on.
+// clean says whether every server takes a command for one line. Some take a
+// bare CR for the end of one.
+func clean(line []byte) bool { return !bytes.ContainsAny(line, "\r\x00") }
+
+// pass sends a command on, with the line end that servers want.
 func (d *dialogue) pass(line []byte, want expected) error {
 	d.mu.Lock()
 	d.waiting = append(d.waiting, want)
 	d.mu.Unlock()
-	d.batch = append(d.batch, line...)
+	d.batch = append(append(d.batch, line...), "\r\n"...)
 	if len(d.batch) < readBuffer {
 		return nil
 	}

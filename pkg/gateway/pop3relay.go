@@ -45,6 +45,9 @@ func (r *pop3Relay) fromClient() error {
 
 // do serves one command in the transaction state (RFC 1939 section 5).
 func (r *pop3Relay) do(line []byte) error {
+	if !clean(line) {
+		return r.answer("-ERR a command is one line of text")
+	}
 	verb, args := pop3Command(line)
 	switch verb {
 	case "STAT", "NOOP", "RSET", "QUIT", "UTF8":

@@ -50,6 +50,10 @@ type Refusal struct {
 	// gets in place of one by Reason: code, enhanced status code and text on
 	// one line.
 	Reply string
+
+	// UserIsSecret tells that what the client gave as its user name is an app
+	// password, typed into the wrong field, which no log may hold.
+	UserIsSecret bool
 }
 
 // Error gives the private side. It is for the log, not for the client.

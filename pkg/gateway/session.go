@@ -150,7 +150,11 @@ func (s *session) talk(ctx context.Context) error {
 			return endingOf(ctx)
 		}
 		refusal := refusalOf(err)
-		s.tell(Event{Kind: Refused, User: limited(cred.user, 100), Grant: grant, Reason: refusal.Reason, Cause: refusal.Err})
+		user := limited(cred.user, 100)
+		if refusal.UserIsSecret {
+			user = "(an app password)"
+		}
+		s.tell(Event{Kind: Refused, User: user, Grant: grant, Reason: refusal.Reason, Cause: refusal.Err})
 		if refusal.wrongPassword() {
 			if err := s.pause(ctx, s.server.limits.failed(s.client.remote.Addr(), cred.user)); err != nil {
 				return err

@@ -50,6 +50,9 @@ func (r *smtpRelay) fromClient() error {
 // do serves one command after sign-in (RFC 5321 section 4.1). What it does not
 // know cannot be passed on: it could be followed by anything.
 func (r *smtpRelay) do(line []byte) error {
+	if !clean(line) {
+		return r.answer("500 5.5.2 a command is one line of text")
+	}
 	verb, args := smtpCommand(line)
 	switch verb {
 	case "EHLO", "HELO", "RSET":
