@@ -249,7 +249,7 @@ func TestIMAPRelay(t *testing.T) {
 func TestIMAPLongLines(t *testing.T) {
 	s := start(t, &Server{})
 	r := dialIMAP(t, s)
-	go io.WriteString(r.conn, "a AUTHENTICATE XOAUTH2 "+strings.Repeat("x", 2*maxIMAPLine)) // the end may come before all is sent
+	go io.WriteString(r.conn, "a AUTHENTICATE XOAUTH2 "+strings.Repeat("x", 2*maxLine)) // the end may come before all is sent
 	r.want("* BYE Connection is closed. 13")
 	r = dialIMAP(t, s)
 	r.say("a LOGIN {9223372036854775807}\r\n")
