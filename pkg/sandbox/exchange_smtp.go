@@ -69,6 +69,7 @@ const (
 type smtpConn struct {
 	*lineConn
 	x            *exchange
+	limit        int // of a message
 	secured      bool
 	hello        string // EHLO or HELO, once that was said
 	sess         *mailSession
@@ -88,9 +89,13 @@ type smtpTransaction struct {
 	data            []byte
 }
 
+func (x *exchange) newSMTPConn(conn net.Conn) *smtpConn {
+	return &smtpConn{lineConn: newLineConn(conn), x: x, limit: maxSMTPMessage}
+}
+
 // smtpSession serves one SMTP connection.
 func (x *exchange) smtpSession(raw net.Conn) {
-	c := &smtpConn{lineConn: newLineConn(raw), x: x}
+	c := x.newSMTPConn(raw)
 	defer func() { c.conn.Close() }()
 	c.say("220 " + smtpHost + " Microsoft ESMTP MAIL Service ready at " + x.s.now().Format(time.RFC1123Z))
 	c.serve()
@@ -229,7 +234,7 @@ func (c *smtpConn) startTLS(args string) error {
 	if err != nil {
 		return err
 	}
-	c.lineConn, c.secured, c.hello = newLineConn(conn), true, ""
+	c.lineConn, c.secured, c.hello, c.errs = newLineConn(conn), true, "", 0
 	return nil
 }
 

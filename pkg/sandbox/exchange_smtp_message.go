@@ -44,7 +44,7 @@ func (c *smtpConn) data(args string) error {
 	}
 	tx := c.tx
 	c.tx = nil
-	data, tooLarge, err := readData(c.br, maxSMTPMessage, func() { c.conn.SetReadDeadline(time.Now().Add(smtpDataTimeout)) })
+	data, tooLarge, err := readData(c.br, c.limit, func() { c.conn.SetReadDeadline(time.Now().Add(smtpDataTimeout)) })
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (c *smtpConn) bdat(args string) error {
 	if problem == "" && c.tx.failed {
 		problem = smtpSequence
 	}
-	tooLarge := problem == "" && len(c.tx.data)+int(size) > maxSMTPMessage
+	tooLarge := problem == "" && len(c.tx.data)+int(size) > c.limit
 	if problem != "" || tooLarge {
 		if err := c.chunk(io.Discard, int64(size)); err != nil {
 			return err
