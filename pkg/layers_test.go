@@ -28,6 +28,7 @@ var layers = []map[string]bool{
 // server.
 var serversOnly = map[string][]string{
 	"github.com/emersion/go-imap/v2": {"pkg/sandbox", "pkg/cli"},
+	"github.com/emersion/go-smtp":    {}, // tests alone
 }
 
 func layerOf(t *testing.T, pkg string) int {

@@ -23,6 +23,8 @@ type sandboxOptions struct {
 	authority  string
 	graph      string
 	imap       string
+	pop3       string
+	smtp       string
 	autoSignIn bool
 	faults     []string
 }
@@ -32,16 +34,18 @@ func newSandbox(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a small Microsoft 365 to build and test against",
-		Long: `Runs Entra, Graph and an Exchange Online with two mailboxes on this machine
-until it is stopped, all in memory. Prints a configuration that points o365pw
+		Long: `Runs Entra, Graph and an Exchange Online (IMAP, POP3, SMTP submission) with
+two mailboxes on this machine until it is stopped, all in memory. Prints a configuration that points o365pw
 at it, and how to use it. It is stricter than the real service.
 
 Faults make it misbehave; {authority}/sandbox/faults lists them (GET) and
 changes them while it runs (PUT).`,
 		Example: `  o365pw sandbox
   o365pw sandbox --dir ./lab --authority 127.0.0.1:8400 \
-                 --graph 127.0.0.1:8401 --imap 127.0.0.1:9993
-  o365pw sandbox --auto-sign-in --fault throttleNext=2 --fault retryAfter=1`,
+                 --graph 127.0.0.1:8401 --imap 127.0.0.1:9993 \
+                 --pop3 127.0.0.1:9995 --smtp 127.0.0.1:9587
+  o365pw sandbox --auto-sign-in --fault throttleNext=2 --fault retryAfter=1
+  o365pw sandbox --fault smtpAuthDisabled=true`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runSandbox(cmd.Context(), o) },
@@ -50,14 +54,19 @@ changes them while it runs (PUT).`,
 	f.StringVar(&o.dir, "dir", "", "folder for configuration and certificate (default: a temporary one, removed at the end)")
 	f.StringVar(&o.authority, "authority", "127.0.0.1:0", "address for Entra")
 	f.StringVar(&o.graph, "graph", "127.0.0.1:0", "address for Graph")
-	f.StringVar(&o.imap, "imap", "127.0.0.1:0", "address for IMAP")
+	f.StringVar(&o.imap, "imap", "127.0.0.1:0", "address for IMAP (TLS)")
+	f.StringVar(&o.pop3, "pop3", "127.0.0.1:0", "address for POP3 (TLS)")
+	f.StringVar(&o.smtp, "smtp", "127.0.0.1:0", "address for SMTP submission (STARTTLS)")
 	f.BoolVar(&o.autoSignIn, "auto-sign-in", false, "sign the first person in at once, without a page")
 	f.StringArrayVar(&o.faults, "fault", nil, "fault to begin with, NAME=VALUE; repeat for more")
 	return cmd
 }
 
 func (a *app) runSandbox(ctx context.Context, o sandboxOptions) error {
-	srv := &sandbox.Server{AuthorityAddr: o.authority, GraphAddr: o.graph, IMAPAddr: o.imap, AutoSignIn: o.autoSignIn, AdminRoles: sandboxRoles, Log: a.logger()}
+	srv := &sandbox.Server{
+		AuthorityAddr: o.authority, GraphAddr: o.graph, IMAPAddr: o.imap, POP3Addr: o.pop3, SMTPAddr: o.smtp,
+		AutoSignIn: o.autoSignIn, AdminRoles: sandboxRoles, Log: a.logger(),
+	}
 	if err := parseFaults(o.faults, &srv.Faults); err != nil {
 		return err
 	}

@@ -27,6 +27,7 @@ type exchange struct {
 	mu       sync.Mutex
 	conns    map[net.Conn]struct{}
 	sessions []*mailSession
+	sent     []Message
 }
 
 func newExchange(s *Server) (*exchange, error) {
@@ -144,6 +145,10 @@ type mailSession struct {
 	mailbox *mailbox
 }
 
+// protocolNames are what this project calls the protocols that permissions
+// name as IMAP, POP and SMTP.
+var protocolNames = map[string]string{"IMAP": "imap", "POP": "pop3", "SMTP": "smtp"}
+
 // errRefused is all that Exchange says of a refused sign-in.
 var errRefused = errors.New("authentication failed")
 
@@ -175,7 +180,7 @@ func (x *exchange) signIn(protocol, remote string, response []byte) (*mailSessio
 	now := x.s.now()
 	sess := &mailSession{
 		Session: Session{
-			Protocol: strings.ToLower(protocol), Mailbox: box.Address, ClientID: t.app.clientID,
+			Protocol: protocolNames[protocol], Mailbox: box.Address, ClientID: t.app.clientID,
 			Remote: remote, Since: now, Expires: t.expires,
 		},
 		mailbox: box,
@@ -225,6 +230,21 @@ func (x *exchange) awaitExpiry(sess *mailSession, stop <-chan struct{}) bool {
 			return false
 		}
 	}
+}
+
+// whileSignedIn runs f, and end if the session's token expires before f is
+// done. end must make f return.
+func (x *exchange) whileSignedIn(sess *mailSession, end, f func()) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if x.awaitExpiry(sess, stop) {
+			end()
+		}
+	})
+	f()
+	close(stop)
+	wg.Wait()
 }
 
 // parseXOAUTH2 takes an initial client response apart:

@@ -1,16 +1,13 @@
 package sandbox
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -30,27 +27,17 @@ const (
 	imapExpired    = "BYE Session invalidated - AccessTokenExpired"
 )
 
-// Limits. RFC 7162 section 4 asks for lines of 8192 octets; access tokens need
-// a part of that.
+// Limits beside maxLine.
 const (
-	maxIMAPLine    = 64 << 10
 	maxIMAPCommand = 128 << 10 // with its literals, before sign-in
 	maxIMAPFailed  = 3
 	maxIMAPErrors  = 10
 )
 
 // imapConn is the client's side of a connection.
-type imapConn struct {
-	conn net.Conn
-	br   *bufio.Reader
+type imapConn struct{ *lineConn }
 
-	mu sync.Mutex // held for one response
-	bw *bufio.Writer
-}
-
-func newIMAPConn(conn net.Conn) *imapConn {
-	return &imapConn{conn: conn, br: bufio.NewReaderSize(conn, maxIMAPLine), bw: bufio.NewWriter(conn)}
-}
+func newIMAPConn(conn net.Conn) *imapConn { return &imapConn{newLineConn(conn)} }
 
 // imapSession serves one IMAP connection: until sign-in itself, then by an
 // IMAP server library behind it.
@@ -143,8 +130,8 @@ func (x *exchange) imapAuthenticate(c *imapConn, cmd imapCommand) (*mailSession,
 			return nil, c.say(cmd.tag + " BAD AUTHENTICATE canceled.")
 		}
 	}
-	response, err := base64.StdEncoding.Strict().DecodeString(encoded)
-	if err != nil || strings.ContainsAny(encoded, "\r\n") {
+	response, ok := decodeBase64(encoded)
+	if !ok {
 		return nil, c.say(cmd.tag + " " + imapSyntax)
 	}
 	sess, err := x.signIn("IMAP", c.conn.RemoteAddr().String(), response)
@@ -158,47 +145,14 @@ func (x *exchange) imapAuthenticate(c *imapConn, cmd imapCommand) (*mailSession,
 	return sess, nil
 }
 
-// say writes whole lines.
-func (c *imapConn) say(lines ...string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, l := range lines {
-		c.bw.WriteString(l)
-		c.bw.WriteString("\r\n")
-	}
-	return c.bw.Flush()
-}
-
-// bye says a last line and closes. A client that does not read does not hold
-// it up for long.
-func (c *imapConn) bye(line string) {
-	c.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
-	c.say("* " + line)
-	c.conn.Close()
-}
-
-var errTooLong = errors.New("line or literal too long")
+// bye says a last line and closes.
+func (c *imapConn) bye(line string) { c.end("* " + line) }
 
 // tooLong tells the client why the connection ends, where that is its length.
 func (c *imapConn) tooLong(err error) {
 	if errors.Is(err, errTooLong) {
 		c.say("* " + imapDisconnect)
 	}
-}
-
-// readLine reads one line with its end, which may be a bare LF as Exchange
-// lets it be. The line is good until the next read.
-func (c *imapConn) readLine() ([]byte, error) {
-	line, err := c.br.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		return nil, errTooLong
-	}
-	return line, err
-}
-
-// trimEnd takes the line end off, CRLF or LF, and no more than that.
-func trimEnd(line []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))
 }
 
 // readCommand reads one command with its literals, each of which it asks for.

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// line is a raw IMAP connection.
-type rawIMAP struct {
+// rawConn is a connection to Exchange, by hand.
+type rawConn struct {
 	t    *testing.T
 	conn net.Conn
 	br   *bufio.Reader
 }
 
-func dialIMAP(t *testing.T, s *Server) *rawIMAP {
+func dialIMAP(t *testing.T, s *Server) *rawConn {
 	t.Helper()
 	conn, err := tls.Dial("tcp", s.IMAP(), s.clientTLS(t))
 	if err != nil {
@@ -29,19 +29,19 @@ func dialIMAP(t *testing.T, s *Server) *rawIMAP {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(20 * time.Second)) // a hang is a failure
-	r := &rawIMAP{t, conn, bufio.NewReader(conn)}
+	r := &rawConn{t, conn, bufio.NewReader(conn)}
 	r.want("* OK The Microsoft Exchange IMAP4 service is ready. [UwBBAE4ARABCAE8AWAA=]")
 	return r
 }
 
-func (r *rawIMAP) say(text string) {
+func (r *rawConn) say(text string) {
 	r.t.Helper()
 	if _, err := io.WriteString(r.conn, text); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
-func (r *rawIMAP) line() string {
+func (r *rawConn) line() string {
 	r.t.Helper()
 	text, err := r.br.ReadString('\n')
 	if err != nil {
@@ -50,8 +50,8 @@ func (r *rawIMAP) line() string {
 	return text
 }
 
-// want reads lines and compares them; one that ends in * is a prefix.
-func (r *rawIMAP) want(lines ...string) {
+// want reads lines and compares them; one that ends in … is a prefix.
+func (r *rawConn) want(lines ...string) {
 	r.t.Helper()
 	for _, want := range lines {
 		got := r.line()
@@ -64,7 +64,7 @@ func (r *rawIMAP) want(lines ...string) {
 	}
 }
 
-func (r *rawIMAP) wantEOF() {
+func (r *rawConn) wantEOF() {
 	r.t.Helper()
 	if rest, err := io.ReadAll(r.br); err != nil || len(rest) > 0 {
 		r.t.Fatalf("got %q, %v, want the end", rest, err)
@@ -84,7 +84,7 @@ func mailToken(t *testing.T, s *Server) string {
 }
 
 // signedIn is a raw connection after sign-in.
-func signedIn(t *testing.T, s *Server, user, token string) *rawIMAP {
+func signedIn(t *testing.T, s *Server, user, token string) *rawConn {
 	t.Helper()
 	r := dialIMAP(t, s)
 	r.say("a AUTHENTICATE XOAUTH2 " + xoauth2(user, token) + "\r\n")
@@ -249,7 +249,7 @@ func TestIMAPRelay(t *testing.T) {
 func TestIMAPLongLines(t *testing.T) {
 	s := start(t, &Server{})
 	r := dialIMAP(t, s)
-	go io.WriteString(r.conn, "a AUTHENTICATE XOAUTH2 "+strings.Repeat("x", 2*maxIMAPLine)) // the end may come before all is sent
+	go io.WriteString(r.conn, "a AUTHENTICATE XOAUTH2 "+strings.Repeat("x", 2*maxLine)) // the end may come before all is sent
 	r.want("* BYE Connection is closed. 13")
 	r = dialIMAP(t, s)
 	r.say("a LOGIN {9223372036854775807}\r\n")
@@ -294,7 +294,7 @@ func TestIMAPExpiry(t *testing.T) {
 		quiet.say("b NOOP\r\n")
 		quiet.want("b OK …")
 		s.FastForward(time.Minute)
-		for _, r := range []*rawIMAP{idle, quiet, upload} {
+		for _, r := range []*rawConn{idle, quiet, upload} {
 			r.want(bye)
 			r.wantEOF()
 		}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/mail"
 	"strings"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
 	"github.com/emersion/go-imap/v2/imapserver"
 	"github.com/emersion/go-imap/v2/imapserver/imapmemserver"
 )
@@ -30,6 +32,11 @@ func newMailbox(m Mailbox, now time.Time) (*mailbox, error) {
 	if err != nil || address.Address != m.Address {
 		return nil, fmt.Errorf("mailbox %q is not an address", m.Address)
 	}
+	for _, other := range m.SendAs {
+		if a, err := mail.ParseAddress(other); err != nil || a.Address != other {
+			return nil, fmt.Errorf("mailbox %s: SendAs %q is not an address", m.Address, other)
+		}
+	}
 	box := &mailbox{Mailbox: m, user: imapmemserver.NewUser(m.Address, "")}
 	for _, folder := range []string{"INBOX", "Archive", "Deleted Items", "Drafts", "Junk Email", "Sent Items"} {
 		if err := box.user.Create(folder, nil); err != nil {
@@ -48,7 +55,7 @@ func newMailbox(m Mailbox, now time.Time) (*mailbox, error) {
 }
 
 // deliver puts a message in a folder, dated as its header says, else now.
-func (m *mailbox) deliver(folder string, message []byte, now time.Time) error {
+func (m *mailbox) deliver(folder string, message []byte, now time.Time, flags ...imap.Flag) error {
 	if !unchanged(message) {
 		return fmt.Errorf("the message is not in the form of RFC 5322 (a header, an empty line, lines that end in CRLF)")
 	}
@@ -58,8 +65,33 @@ func (m *mailbox) deliver(folder string, message []byte, now time.Time) error {
 			date = d
 		}
 	}
-	_, err := m.user.Append(folder, newLiteral(message), &imap.AppendOptions{Time: date})
+	_, err := m.user.Append(folder, newLiteral(message), &imap.AppendOptions{Time: date, Flags: flags})
 	return err
+}
+
+// withINBOX lets f use a mailbox's INBOX by a client of the IMAP library: its
+// messages cannot be reached in another way.
+func (x *exchange) withINBOX(box *mailbox, f func(*imapclient.Client, *imap.SelectData) error) error {
+	near, far := net.Pipe()
+	lib := &pipeConn{Conn: far, mailbox: box, ended: make(chan struct{})}
+	if !x.pipes.hand(lib) {
+		near.Close()
+		far.Close()
+		return net.ErrClosed
+	}
+	client := imapclient.New(near, nil)
+	defer func() {
+		client.Close()
+		<-lib.ended
+	}()
+	if err := client.WaitGreeting(); err != nil {
+		return err
+	}
+	inbox, err := client.Select("INBOX", nil).Wait()
+	if err != nil {
+		return err
+	}
+	return f(client, inbox)
 }
 
 // unchanged says whether the library will give a message back byte for byte.

@@ -70,18 +70,28 @@ type Faults struct {
 
 	// ExchangeDown cuts all connections to Exchange, those that exist too.
 	// ExchangeStall takes new ones and says nothing, not even TLS;
-	// ExchangeStallAuth falls silent at AUTHENTICATE. ExchangeThrottled
-	// answers every command after sign-in with "Request is throttled".
+	// ExchangeStallAuth falls silent at AUTHENTICATE and AUTH.
+	// ExchangeThrottled answers every command after sign-in with "Request is
+	// throttled", by SMTP every MAIL with "Server busy".
 	ExchangeDown      bool `json:"exchangeDown"`
 	ExchangeStall     bool `json:"exchangeStall"`
 	ExchangeStallAuth bool `json:"exchangeStallAuth"`
 	ExchangeThrottled bool `json:"exchangeThrottled"`
 	// ExchangeNotConnected accepts sign-ins and answers every command after
-	// them with "User is authenticated but not connected."
+	// them with "User is authenticated but not connected."; by SMTP it refuses
+	// for now what has been sent (430 4.2.0).
 	ExchangeNotConnected bool `json:"exchangeNotConnected"`
 	// SessionLife, where not 0, is the age at which Exchange ends a new
 	// session as if its token had expired. 0 is the token's own expiry.
 	SessionLife time.Duration `json:"sessionLife"`
+
+	// SMTPAuthDisabled refuses every sign-in by SMTP whose token is good (535
+	// 5.7.139). SMTPConcurrent refuses for now what has been sent (432 4.3.2),
+	// SMTPStallData falls silent instead of answering it; both at the end of
+	// DATA and at BDAT LAST.
+	SMTPAuthDisabled bool `json:"smtpAuthDisabled"`
+	SMTPConcurrent   bool `json:"smtpConcurrent"`
+	SMTPStallData    bool `json:"smtpStallData"`
 }
 
 // duration is a time.Duration that is text in JSON.

@@ -1,12 +1,15 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,12 +35,7 @@ func FuzzIMAP(f *testing.F) {
 		f.Add([]byte(seed), true)
 	}
 	f.Fuzz(func(t *testing.T, input []byte, authenticated bool) {
-		near, far := net.Pipe()
-		near.SetDeadline(time.Now().Add(10 * time.Second))
-		served := make(chan struct{})
-		go func() {
-			defer close(served)
-			defer far.Close()
+		fuzzConn(t, &s, append(bytes.Clone(input), "\r\nDONE\r\nzz LOGOUT\r\n"...), func(far net.Conn) {
 			c := newIMAPConn(far)
 			if !authenticated {
 				if sess := s.exchange.imapPreAuth(c); sess != nil {
@@ -45,28 +43,144 @@ func FuzzIMAP(f *testing.F) {
 				}
 				return
 			}
-			sess, err := s.exchange.signIn("IMAP", "fuzz", []byte("user=alice@contoso.com\x01auth=Bearer "+token+"\x01\x01"))
-			if err != nil {
-				t.Error(err)
-				return
-			}
+			sess := fuzzSession(t, &s, "IMAP", token)
 			defer s.exchange.signOut(sess)
 			s.exchange.relayIMAP(c, sess)
-		}()
-		go func() {
-			near.Write(input)
-			near.Write([]byte("\r\nDONE\r\nzz LOGOUT\r\n"))
-			near.Close()
-		}()
-		io.Copy(io.Discard, near)
+		})
+	})
+}
+
+// fuzzSession is a session of alice's.
+func fuzzSession(t *testing.T, s *Server, protocol, token string) *mailSession {
+	sess, err := s.exchange.signIn(protocol, "fuzz", []byte("user=alice@contoso.com\x01auth=Bearer "+token+"\x01\x01"))
+	if err != nil {
+		t.Error(err)
+	}
+	return sess
+}
+
+// fuzzConn sends input to what serves a connection, which must then end with
+// nobody signed in. It gives what was answered.
+func fuzzConn(t *testing.T, s *Server, input []byte, serve func(net.Conn)) []byte {
+	near, far := net.Pipe()
+	near.SetDeadline(time.Now().Add(10 * time.Second))
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		defer far.Close()
+		serve(far)
+	}()
+	go func() {
+		near.Write(input)
 		near.Close()
-		select {
-		case <-served:
-		case <-time.After(10 * time.Second):
-			t.Fatal("the connection goes on")
+	}()
+	said, _ := io.ReadAll(near)
+	near.Close()
+	select {
+	case <-served:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the connection goes on")
+	}
+	if n := len(s.Sessions()); n != 0 {
+		t.Fatalf("%d sessions", n)
+	}
+	return said
+}
+
+// FuzzPOP3 sends anything at all to the POP3 front, before and after sign-in.
+// Every line of its answers is in the form of RFC 1939, and nothing but QUIT
+// deletes a message.
+func FuzzPOP3(f *testing.F) {
+	var s Server
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
+	for _, seed := range []string{
+		"CAPA\r\nUTF8\r\nUSER a\r\nPASS b\r\nQUIT\r\n", "AUTH XOAUTH2\r\n*\r\nAUTH XOAUTH2\r\n=\r\n", "AUTH XOAUTH2 =\r\n", "\r\n", "\n", " ", "A B ",
+		"STAT\r\nLIST\r\nUIDL\r\nRETR 1\r\nTOP 2 1\r\nDELE 1\r\nLIST 1\r\nRSET\r\n", "LIST 0\r\nRETR 99999999999\r\nTOP 1 -1\r\nDELE +1\r\n",
+		"TOP 3 2147483647\r\n", "NO\x00OP\r\nNOOP\r\r\n", "RETR " + strings.Repeat("1", 300) + "\r\n",
+	} {
+		f.Add([]byte(seed), false)
+		f.Add([]byte(seed), true)
+	}
+	count := func(t *testing.T) int {
+		c := &popConn{x: s.exchange}
+		if err := c.open(&mailSession{mailbox: s.exchange.mailbox("alice@contoso.com")}); err != nil {
+			t.Fatal(err)
 		}
-		if n := len(s.Sessions()); n != 0 {
-			t.Fatalf("%d sessions", n)
+		return len(c.messages)
+	}
+	f.Fuzz(func(t *testing.T, input []byte, authenticated bool) {
+		before := count(t)
+		said := fuzzConn(t, &s, append(bytes.Clone(input), "\r\n\r\nRSET\r\nQUIT\r\n"...), func(far net.Conn) {
+			c := &popConn{lineConn: newLineConn(far), x: s.exchange}
+			if authenticated {
+				sess := fuzzSession(t, &s, "POP", token)
+				if err := c.open(sess); err != nil {
+					t.Error(err)
+				}
+				c.sess = sess
+			}
+			c.serve()
+		})
+		if after := count(t); after != before && !bytes.Contains(bytes.ToUpper(input), []byte("QUIT")) {
+			t.Errorf("%d messages of %d", after, before)
+		}
+		if lines := strings.SplitAfter(string(said), "\r\n"); !authenticated {
+			for i, line := range lines[:len(lines)-1] {
+				if !strings.HasPrefix(line, "+") && !strings.HasPrefix(line, "-ERR ") && !slices.Contains(append(popCapabilities, "."), strings.TrimSpace(line)) {
+					t.Errorf("line %d: %q", i, line)
+				}
+			}
+		}
+	})
+}
+
+// FuzzSMTP sends anything at all to the SMTP front: without TLS, under it, and
+// after sign-in. Every line of its answers is in the form of RFC 5321, and
+// what it accepts was sent by somebody who may.
+func FuzzSMTP(f *testing.F) {
+	var s Server
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
+	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
+	envelope := "EHLO a\r\nMAIL FROM:<alice@contoso.com> BODY=BINARYMIME\r\nRCPT TO:<bob@contoso.com>\r\n"
+	text := "EHLO a\r\nMAIL FROM:<alice@contoso.com> SIZE=1\r\nRCPT TO:<x@y.example> NOTIFY=NEVER\r\n"
+	for _, seed := range []string{
+		"EHLO a\r\nAUTH XOAUTH2\r\n=\r\nAUTH LOGIN =\r\n=\r\n", "HELO a\r\nSTARTTLS\r\n", "EHLO a\r\nSTARTTLS\r\nQUIT\r\n", "\r\n", "\n", " \r\n",
+		text + "DATA\r\na: b\r\n\r\n..\r\n.\r\n", text + "DATA\r\na: b\n.\n\r.\r\n.\r\n", text + "DATA\r\n.\r\n", text + "BDAT 0 LAST\r\n",
+		envelope + "BDAT 8 LAST\r\na: b\r\n\r\n", envelope + "BDAT 3\r\na: BDAT 4 LAST\r\n\n.\r\n", envelope + "BDAT 99\r\n", "BDAT 3\r\nabcBDAT x\r\n",
+		text + "DATA\r\nFrom: bob@contoso.com\r\n\r\n.\r\n", "EHLO a\r\nMAIL FROM:<> AUTH=<> ENVID=+\r\nRSET\r\nVRFY\r\nNOOP\r\n",
+	} {
+		for state := range byte(3) {
+			f.Add([]byte(seed), state)
+		}
+	}
+	reply := regexp.MustCompile(`^[2-5][0-9][0-9][ -][ -~]*\r\n$`)
+	f.Fuzz(func(t *testing.T, input []byte, state byte) {
+		before := len(s.Sent())
+		said := fuzzConn(t, &s, append(bytes.Clone(input), "\r\n.\r\nQUIT\r\n"...), func(far net.Conn) {
+			c := s.exchange.newSMTPConn(far)
+			c.secured = state%3 > 0
+			if state%3 == 2 {
+				c.sess = fuzzSession(t, &s, "SMTP", token)
+			}
+			c.serve()
+		})
+		lines := strings.SplitAfter(string(said), "\r\n")
+		for i, line := range lines[:len(lines)-1] {
+			if !reply.MatchString(line) {
+				t.Errorf("line %d: %q", i, line)
+			}
+		}
+		for _, m := range s.Sent()[before:] {
+			if state%3 != 2 || !strings.EqualFold(m.From, "alice@contoso.com") || len(m.To) == 0 || !unchanged(m.Data) {
+				t.Errorf("accepted: %+v", m)
+			}
 		}
 	})
 }

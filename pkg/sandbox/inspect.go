@@ -80,7 +80,7 @@ func (s *Server) TokensIssued() map[string]int {
 
 // Session is a mail session at the sandbox's Exchange that is signed in.
 type Session struct {
-	Protocol string // "imap"
+	Protocol string // "imap", "pop3" or "smtp"
 	Mailbox  string
 	ClientID string // of the application that the token was issued to
 	Remote   string
@@ -94,6 +94,29 @@ func (s *Server) Sessions() []Session {
 		return nil
 	}
 	return s.exchange.list()
+}
+
+// Message is a message that was submitted by SMTP and accepted.
+type Message struct {
+	// Mailbox is who had signed in: the message is in its Sent Items.
+	Mailbox string
+	// From and To are the envelope, as it was said: the address of MAIL, and
+	// those of RCPT in order.
+	From string
+	To   []string
+	// Data is the message byte for byte, without the dots of SMTP.
+	Data []byte
+	// Received is the sandbox's time at which it was accepted.
+	Received time.Time
+}
+
+// Sent lists the messages that were submitted and accepted since Start, oldest
+// first. The caller may change what it is given.
+func (s *Server) Sent() []Message {
+	if s.exchange == nil {
+		return nil
+	}
+	return s.exchange.listSent()
 }
 
 // Deliver puts a message in the INBOX of a mailbox, as if it had just arrived.
@@ -123,6 +146,8 @@ func (s *Server) Config(caFile string) string {
 	line("authority", s.authority)
 	line("graph", s.graphURL)
 	line("imap", "imaps://"+s.imapAddr)
+	line("pop3", "pop3s://"+s.pop3Addr)
+	line("smtp", "smtp://"+s.smtpAddr)
 	line("exchange_resource", exchangeResource)
 	line("ca_file", caFile)
 	return b.String()

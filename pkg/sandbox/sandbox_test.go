@@ -153,11 +153,14 @@ func TestStartRefuses(t *testing.T) {
 	for name, s := range map[string]*Server{
 		"every address":       {GraphAddr: ":0"},
 		"another host":        {IMAPAddr: "192.0.2.1:0"},
+		"POP3 elsewhere":      {POP3Addr: "0.0.0.0:0"},
+		"SMTP elsewhere":      {SMTPAddr: "192.0.2.1:0"},
 		"no port":             {AuthorityAddr: "127.0.0.1"},
 		"port taken":          {IMAPAddr: taken.Addr().String()},
 		"tenant is no GUID":   {Tenant: "contoso"},
 		"mailbox, no address": {Mailboxes: []Mailbox{{Address: "alice"}}},
 		"mailbox twice":       {Mailboxes: []Mailbox{{Address: "a@b.example"}, {Address: "A@B.example"}}},
+		"SendAs, no address":  {Mailboxes: []Mailbox{{Address: "a@b.example", SendAs: []string{"b"}}}},
 		"message, no header":  {Mailboxes: []Mailbox{{Address: "a@b.example", Messages: [][]byte{[]byte("hello")}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -183,7 +186,7 @@ func TestStartOnceCloseTwice(t *testing.T) {
 	}
 	s.Close()
 	s.Close()
-	for _, addr := range []string{strings.TrimPrefix(s.Authority(), "http://"), s.IMAP()} {
+	for _, addr := range []string{strings.TrimPrefix(s.Authority(), "http://"), s.IMAP(), s.POP3(), s.SMTP()} {
 		if c, err := net.Dial("tcp", addr); err == nil {
 			c.Close()
 			t.Errorf("%s still listens", addr)
@@ -195,7 +198,7 @@ func TestStartOnceCloseTwice(t *testing.T) {
 func TestCloseEndsIdleConnections(t *testing.T) {
 	s := start(t, &Server{})
 	s.SetFaults(func(f *Faults) { f.ExchangeStall = true })
-	for _, addr := range []string{strings.TrimPrefix(s.Authority(), "http://"), strings.TrimSuffix(strings.TrimPrefix(s.Graph(), "http://"), "/v1.0"), s.IMAP(), s.IMAP()} {
+	for _, addr := range []string{strings.TrimPrefix(s.Authority(), "http://"), strings.TrimSuffix(strings.TrimPrefix(s.Graph(), "http://"), "/v1.0"), s.IMAP(), s.IMAP(), s.POP3(), s.SMTP()} {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -223,6 +226,7 @@ func TestConfig(t *testing.T) {
 	}
 	wantCloud := map[string]string{
 		"authority": s.Authority(), "graph": s.Graph(), "imap": "imaps://" + s.IMAP(),
+		"pop3": "pop3s://" + s.POP3(), "smtp": "smtp://" + s.SMTP(),
 		"exchange_resource": "https://outlook.office365.com", "ca_file": file,
 	}
 	if c.DefaultProfile != "sandbox" || !maps.Equal(c.Profiles["sandbox"], wantProfile) || !maps.Equal(c.Clouds["sandbox"], wantCloud) {
@@ -270,6 +274,7 @@ func TestFaultsJSONKeepsEverything(t *testing.T) {
 		PolicyUnreadable: true, EntraDown: true, EntraStatus: 500, EntraPlain: true, EntraGarbage: true,
 		ConditionalAccess: true, NoServicePrincipal: true, AppDisabled: true, RevokeRefreshTokens: true,
 		ExchangeDown: true, ExchangeStall: true, ExchangeStallAuth: true, ExchangeThrottled: true, ExchangeNotConnected: true, SessionLife: 4,
+		SMTPAuthDisabled: true, SMTPConcurrent: true, SMTPStallData: true,
 	}
 	b, err := json.Marshal(f)
 	if err != nil {

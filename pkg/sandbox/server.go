@@ -1,13 +1,15 @@
 // Package sandbox is a small Microsoft 365 in one process: Entra (token
 // endpoint, sign-in and device pages), Microsoft Graph (applications and their
-// password credentials), and an Exchange Online with IMAP.
+// password credentials), and an Exchange Online with IMAP, POP3 and SMTP
+// submission.
 //
 // It is for tests, demonstrations, and people who build on this project. It
 // listens on loopback addresses only, keeps everything in memory, forgets
 // everything on Close, and draws new identifiers and keys on every Start. It
 // is stricter than the real service: misspelt properties, query options it
 // does not know, dates that are not UTC, sign-ins without PKCE and pages
-// longer than a few entries do not exist here. What goes wrong with the real
+// longer than a few entries do not exist here, nor do bare line feeds and long
+// lines in what is sent. What goes wrong with the real
 // service now and then goes wrong here on request: see [Faults].
 //
 // It shares no types with the packages that talk to the real service, so that
@@ -42,8 +44,11 @@ type Mailbox struct {
 	// Messages are put in INBOX, oldest first. Each is a whole RFC 5322
 	// message with CRLF line ends; its bytes come back unchanged.
 	Messages [][]byte
+	// SendAs are other addresses that the mailbox may send as, beside its own.
+	SendAs []string
 	// NotConnected makes Exchange accept the sign-in and then answer every
-	// command with "User is authenticated but not connected".
+	// command with "User is authenticated but not connected"; see
+	// Faults.ExchangeNotConnected for SMTP.
 	NotConnected bool
 	// NoAccess means that the mail application was not given FullAccess: its
 	// sign-in to this mailbox fails.
@@ -55,7 +60,7 @@ type Mailbox struct {
 type Server struct {
 	// Listen addresses; empty is "127.0.0.1:0". Start refuses any that is not
 	// a loopback address.
-	AuthorityAddr, GraphAddr, IMAPAddr string
+	AuthorityAddr, GraphAddr, IMAPAddr, POP3Addr, SMTPAddr string
 
 	// Tenant is the tenant's GUID (empty: a new one on every Start), Domain
 	// its verified domain (empty: "contoso.onmicrosoft.com").
@@ -105,14 +110,15 @@ type Server struct {
 	graph     graphState
 	requests  []Request
 
-	authority, graphURL, imapAddr string
-	idKey                         *ecdsa.PrivateKey
-	certs                         certificates
-	exchange                      *exchange
-	closing                       chan struct{}
-	closers                       []func()
-	wg                            sync.WaitGroup
-	started                       bool
+	authority, graphURL          string
+	imapAddr, pop3Addr, smtpAddr string
+	idKey                        *ecdsa.PrivateKey
+	certs                        certificates
+	exchange                     *exchange
+	closing                      chan struct{}
+	closers                      []func()
+	wg                           sync.WaitGroup
+	started                      bool
 }
 
 // Start listens on all addresses and serves until Close. On an error nothing
@@ -143,13 +149,25 @@ func (s *Server) Start() (err error) {
 	if err != nil {
 		return err
 	}
+	pop3, err := s.listen("POP3", s.POP3Addr)
+	if err != nil {
+		return err
+	}
+	smtp, err := s.listen("SMTP", s.SMTPAddr)
+	if err != nil {
+		return err
+	}
 	s.authority = "http://" + authority.Addr().String()
 	s.graphURL = "http://" + graph.Addr().String() + "/v1.0"
 	s.imapAddr = imap.Addr().String()
+	s.pop3Addr = pop3.Addr().String()
+	s.smtpAddr = smtp.Addr().String()
 
 	s.serveHTTP(authority, s.record("entra", s.entraHandler()))
 	s.serveHTTP(graph, s.record("graph", http.HandlerFunc(s.serveGraph)))
 	s.exchange.serve(imap, s.exchange.imapSession)
+	s.exchange.serve(pop3, s.exchange.popSession)
+	s.exchange.serve(smtp, s.exchange.smtpSession)
 	return nil
 }
 
@@ -283,7 +301,7 @@ func (s *Server) now() time.Time {
 func (s *Server) nowLocked() time.Time { return s.Now().Add(s.offset).UTC() }
 
 // FastForward moves the sandbox's clock ahead by d: tokens and secrets expire,
-// replication completes, IMAP sessions of expired tokens end.
+// replication completes, mail sessions of expired tokens end.
 func (s *Server) FastForward(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,11 +319,20 @@ func (s *Server) Authority() string { return s.authority }
 // Graph is the base URL of the sandbox's Microsoft Graph, with "/v1.0".
 func (s *Server) Graph() string { return s.graphURL }
 
-// IMAP is the host and port of the sandbox's Exchange; TLS from the start.
+// IMAP is the host and port of the sandbox's Exchange for IMAP; TLS from the
+// start.
 func (s *Server) IMAP() string { return s.imapAddr }
 
+// POP3 is the host and port of the sandbox's Exchange for POP3; TLS from the
+// start.
+func (s *Server) POP3() string { return s.pop3Addr }
+
+// SMTP is the host and port of the sandbox's Exchange for submission; TLS by
+// STARTTLS.
+func (s *Server) SMTP() string { return s.smtpAddr }
+
 // CAPEM is the certificate, in PEM, of the authority that signed the
-// certificate of IMAP for localhost, 127.0.0.1 and ::1.
+// certificate of IMAP, POP3 and SMTP for localhost, 127.0.0.1 and ::1.
 func (s *Server) CAPEM() []byte { return slices.Clone(s.certs.caPEM) }
 
 // MailApp gives the object id and the client id of the mail application: the
