@@ -83,7 +83,7 @@ type scriptKey struct{}
 // script is what the custom commands of one script share.
 type script struct {
 	sandbox *sandbox.Server
-	gateway string // address of the gateway the script may start
+	gateway map[string]string // addresses of the gateway the script may start, by protocol
 
 	mu       sync.Mutex
 	sessions map[string]*imapSession
@@ -102,16 +102,19 @@ func setupScript(e *testscript.Env) error {
 		s.sandbox.Close()
 	})
 	e.Values[scriptKey{}] = s
-	port, err := freePort()
-	if err != nil {
-		return err
+	s.gateway = map[string]string{}
+	for _, name := range []string{"imap", "pop3", "smtp"} {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		s.gateway[name] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
-	s.gateway = fmt.Sprintf("127.0.0.1:%d", port)
 	ca := filepath.Join(e.WorkDir, "sandbox-ca.pem")
 	if err := os.WriteFile(ca, s.sandbox.CAPEM(), 0o600); err != nil {
 		return err
 	}
-	cfg := s.sandbox.Config(ca) + fmt.Sprintf("\n[gateway]\nimap = %q\nrevalidate = \"1s\"\n", s.gateway)
+	cfg := s.sandbox.Config(ca) + fmt.Sprintf("\n[gateway]\nimap = %q\npop3 = %q\nsmtp = %q\nrevalidate = \"1s\"\n", s.gateway["imap"], s.gateway["pop3"], s.gateway["smtp"])
 	if err := os.WriteFile(filepath.Join(e.WorkDir, "config.toml"), []byte(cfg), 0o600); err != nil {
 		return err
 	}
@@ -132,7 +135,7 @@ func setupScript(e *testscript.Env) error {
 		"TENANT":                     s.sandbox.Tenant,
 		"AUTHORITY":                  s.sandbox.Authority(),
 		"GRAPH":                      s.sandbox.Graph(),
-		"GATEWAY":                    s.gateway,
+		"GATEWAY":                    s.gateway["imap"],
 		"BROWSER":                    "browser",
 		"DBUS_SESSION_BUS_ADDRESS":   "unix:path=" + filepath.Join(e.WorkDir, "no-bus"),
 	} {
@@ -364,7 +367,7 @@ func (s *script) login(ts *testscript.TestScript, user, password string) (*imapS
 	var err error
 	for range 200 {
 		// What the certificate is worth is tested elsewhere.
-		conn, err = tls.Dial("tcp", s.gateway, &tls.Config{InsecureSkipVerify: true})
+		conn, err = tls.Dial("tcp", s.gateway["imap"], &tls.Config{InsecureSkipVerify: true})
 		if err == nil {
 			break
 		}

@@ -56,7 +56,7 @@ func (l *log) await(t *testing.T, pattern string) []string {
 // configuration, and gives its IMAP address.
 func (m *machine) serve(more string) (*process, *log, string) {
 	m.t.Helper()
-	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n" + more)
+	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"127.0.0.1:0\"\nsmtp = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n" + more)
 	p := m.start("serve")
 	l := &log{}
 	p.cmd.Stdout, p.cmd.Stderr = l, l
