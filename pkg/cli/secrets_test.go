@@ -70,7 +70,7 @@ func TestNoSecretIsWritten(t *testing.T) {
 	for _, base := range []string{m.sandbox.Authority(), strings.TrimSuffix(m.sandbox.Graph(), "/v1.0")} {
 		cfg = strings.ReplaceAll(cfg, base, wire.proxy(t, base))
 	}
-	cfg += "\n[gateway]\nimap = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n"
+	cfg += "\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"127.0.0.1:0\"\nsmtp = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n"
 	if err := os.WriteFile(config, []byte(cfg), 0o600); err != nil {
 		t.Fatal(err)
 	}

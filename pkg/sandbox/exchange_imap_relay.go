@@ -323,6 +323,13 @@ type pipeConn struct {
 	ended   chan struct{}
 }
 
+// The library's time limits are not kept: the relay has its own, and the timer
+// of a pipe outlives it by as long as it was set for.
+
+func (p *pipeConn) SetDeadline(time.Time) error      { return nil }
+func (p *pipeConn) SetReadDeadline(time.Time) error  { return nil }
+func (p *pipeConn) SetWriteDeadline(time.Time) error { return nil }
+
 // Close is the last thing that the library does with a connection.
 func (p *pipeConn) Close() error {
 	p.once.Do(func() { close(p.ended) })

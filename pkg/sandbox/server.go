@@ -84,6 +84,9 @@ type Server struct {
 	// RevokeRotatedRefreshTokens ends a refresh token when it is used. Entra
 	// does not do that, but it shows who fails to keep the rotated one.
 	RevokeRotatedRefreshTokens bool
+	// ForgetSent makes Exchange take messages and keep none of them, so that a
+	// load that goes on for long does not fill the memory.
+	ForgetSent bool
 	// AdminRoles are the Graph application permissions of AdminClient (nil:
 	// Application.ReadWrite.OwnedBy alone).
 	AdminRoles []string
