@@ -46,6 +46,7 @@ type demo struct {
 	env     map[string]string
 	sandbox *sandbox.Server
 	imap    string // the gateway's address
+	smtp    string // likewise
 	step    int
 	failed  error // of the first write to stdout that failed
 }
@@ -65,8 +66,8 @@ func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
 	if err := d.configure(); err != nil {
 		return err
 	}
-	d.say("A tenant of its own: Entra at %s, Graph at %s, Exchange at %s (IMAP, OAuth 2.0 only)",
-		d.sandbox.Authority(), d.sandbox.Graph(), d.sandbox.IMAP())
+	d.say("A tenant of its own: Entra at %s, Graph at %s, Exchange at %s (IMAP), %s (POP3) and %s (SMTP), OAuth 2.0 only",
+		d.sandbox.Authority(), d.sandbox.Graph(), d.sandbox.IMAP(), d.sandbox.POP3(), d.sandbox.SMTP())
 
 	ctx, cancel := context.WithCancel(ctx)
 	var gatewayErr error
@@ -81,8 +82,8 @@ func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
 		return fmt.Errorf("start the gateway: %w", err)
 	}
 	wg.Go(func() { gatewayErr = g.run(ctx, nil) })
-	d.imap = g.listeners[gateway.IMAP].Addr().String()
-	d.say("The gateway: IMAP on %s, certificate signed by %s", d.imap, g.caFile)
+	d.imap, d.smtp = g.listeners[gateway.IMAP].Addr().String(), g.listeners[gateway.SMTP].Addr().String()
+	d.say("The gateway: IMAP on %s, POP3 on %s, SMTP on %s, certificate signed by %s", d.imap, g.listeners[gateway.POP3].Addr(), d.smtp, g.caFile)
 
 	if err := d.walk(ctx, g.caFile); err != nil {
 		return err
@@ -97,11 +98,15 @@ func (a *app) runDemo(ctx context.Context, stay bool) (err error) {
 // configure writes the profile and makes the environment of the commands. The
 // sandbox's unattended client stands for a person's sign-in.
 func (d *demo) configure() error {
-	port, err := freePort()
-	if err != nil {
-		return err
+	settings := "\n[gateway]\n"
+	for _, p := range gateway.Protocols() {
+		port, err := freePort()
+		if err != nil {
+			return err
+		}
+		settings += fmt.Sprintf("%s = \"127.0.0.1:%d\"\n", p, port)
 	}
-	if _, err := writeSandboxConfig(d.sandbox, d.dir, fmt.Sprintf("\n[gateway]\nimap = \"127.0.0.1:%d\"\n", port)); err != nil {
+	if _, err := writeSandboxConfig(d.sandbox, d.dir, settings); err != nil {
 		return err
 	}
 	id, clientSecret := d.sandbox.AdminClient()
@@ -163,7 +168,7 @@ func (d *demo) walk(ctx context.Context, caFile string) error {
 	const name = "Outlook on Mac"
 	mailbox := d.sandbox.Mailboxes[0].Address
 	d.say("Make an app password for one mail program")
-	out, err := d.command(ctx, "create", "--name", name, "--mailbox", mailbox, "--allow", "imap")
+	out, err := d.command(ctx, "create", "--name", name, "--mailbox", mailbox, "--allow", "imap,smtp")
 	if err != nil {
 		return err
 	}
@@ -188,6 +193,10 @@ func (d *demo) walk(ctx context.Context, caFile string) error {
 	}
 	if err := mail.readFirst(); err != nil {
 		return fmt.Errorf("read a message: %w", err)
+	}
+	d.say("It sends as well (client: Go's net/smtp, over TLS)")
+	if err := d.send(ctx, caFile, mailbox, password); err != nil {
+		return fmt.Errorf("send a message: %w", err)
 	}
 	d.say("A wrong password is refused")
 	if err := d.refusedSignIn(ctx, d.imap, caFile, mailbox, "abcd efgh ijkl mnop"); err != nil {
@@ -221,7 +230,7 @@ func (d *demo) refusedSignIn(ctx context.Context, addr, caFile, mailbox, passwor
 // stay leaves everything running for the person's own mail program.
 func (d *demo) stay(ctx context.Context) error {
 	d.say("Your turn: settings for your own mail program")
-	if _, err := d.command(ctx, "create", "--name", "My mail program", "--allow", "imap", "-o", "table"); err != nil {
+	if _, err := d.command(ctx, "create", "--name", "My mail program", "--allow", "imap,pop3,smtp", "-o", "table"); err != nil {
 		return err
 	}
 	d.line("certificate to trust: %s", filepath.Join(d.env["O365PW_STATE"], "ca.pem"))

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/smtp"
 	"os"
 	"strings"
 	"sync"
@@ -25,6 +27,15 @@ type demoMail struct {
 }
 
 func dialMail(ctx context.Context, d *demo, addr, caFile string) (*demoMail, error) {
+	show, err := d.dial(ctx, addr, caFile)
+	if err != nil {
+		return nil, err
+	}
+	return &demoMail{d: d, client: imapclient.New(show, nil), show: show}, nil
+}
+
+// dial connects over TLS, and shows what the server says.
+func (d *demo) dial(ctx context.Context, addr, caFile string) (*shownConn, error) {
 	pem, err := os.ReadFile(caFile)
 	if err != nil {
 		return nil, err
@@ -38,13 +49,52 @@ func dialMail(ctx context.Context, d *demo, addr, caFile string) (*demoMail, err
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}
-	show := &shownConn{Conn: conn, line: func(l string) {
+	return &shownConn{Conn: conn, line: func(l string) {
 		if r := []rune(l); len(r) > 100 {
 			l = string(r[:100]) + "…"
 		}
 		d.line("S: %s", printable(l))
-	}}
-	return &demoMail{d: d, client: imapclient.New(show, nil), show: show}, nil
+	}}, nil
+}
+
+// send sends a message to the mailbox itself, and looks for it in Exchange.
+func (d *demo) send(ctx context.Context, caFile, mailbox, password string) error {
+	conn, err := d.dial(ctx, d.smtp, caFile)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c, err := smtp.NewClient(conn, "127.0.0.1")
+	if err != nil {
+		return err
+	}
+	d.line("C: EHLO localhost, AUTH PLAIN ****")
+	if err := c.Auth(smtp.PlainAuth("", mailbox, password, "127.0.0.1")); err != nil {
+		return err
+	}
+	d.line("C: MAIL FROM, RCPT TO, DATA and a message")
+	if err := c.Mail(mailbox); err != nil {
+		return err
+	}
+	if err := c.Rcpt(mailbox); err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "From: %s\r\nTo: %[1]s\r\nSubject: Sent through the gateway\r\n\r\nHello.\r\n", mailbox); err != nil {
+		return err
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	sent := d.sandbox.Sent()
+	if len(sent) != 1 || !bytes.Contains(sent[0].Data, []byte("Subject: Sent through the gateway\r\n")) {
+		return fmt.Errorf("%d messages have reached Exchange in place of one", len(sent))
+	}
+	d.line("Exchange has it: %d bytes from %s", len(sent[0].Data), sent[0].From)
+	return c.Quit()
 }
 
 func (m *demoMail) signIn(mailbox, password string) error {

@@ -16,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -70,6 +71,7 @@ func TestScripts(t *testing.T) {
 			"fault":     cmdFault,
 			"remote":    cmdRemote,
 			"imap":      cmdIMAP,
+			"talk":      cmdTalk,
 			"codes":     cmdCode,
 			"capture":   cmdCapture,
 			"nosecrets": cmdNoSecrets,
@@ -354,6 +356,33 @@ func cmdIMAP(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// talk PROTOCOL LINE...: sends the lines to the gateway over TLS, each after the
+// reply to the one before, and prints what it says. It ends by itself.
+func cmdTalk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: talk PROTOCOL LINE...")
+	}
+	conn := of(ts).dial(ts, args[0])
+	defer conn.Close()
+	c := &imapSession{conn: conn}
+	for _, line := range append([]string{""}, args[1:]...) {
+		if line != "" {
+			_, err := io.WriteString(conn, strings.ReplaceAll(line, `\r\n`, "\r\n")+"\r\n")
+			ts.Check(err)
+		}
+		verb, _, _ := strings.Cut(line, " ")
+		for {
+			reply := c.line(ts)
+			fmt.Fprintf(ts.Stdout(), "%s\n", reply)
+			several := args[0] == "smtp" && len(reply) > 3 && reply[3] == '-' ||
+				args[0] == "pop3" && slices.Contains([]string{"CAPA", "RETR", "UIDL"}, verb) && reply != "." && !strings.HasPrefix(reply, "-ERR")
+			if !several {
+				break
+			}
+		}
+	}
+}
+
 func checkReply(ts *testscript.TestScript, neg bool, reply string) {
 	fmt.Fprintf(ts.Stdout(), "%s\n", reply)
 	if strings.HasPrefix(reply, "x OK") == neg {
@@ -361,20 +390,24 @@ func checkReply(ts *testscript.TestScript, neg bool, reply string) {
 	}
 }
 
-// login connects over TLS, waiting for the gateway to come up.
-func (s *script) login(ts *testscript.TestScript, user, password string) (*imapSession, string) {
+// dial connects over TLS, waiting for the gateway to come up.
+func (s *script) dial(ts *testscript.TestScript, protocol string) net.Conn {
 	var conn net.Conn
 	var err error
 	for range 200 {
 		// What the certificate is worth is tested elsewhere.
-		conn, err = tls.Dial("tcp", s.gateway["imap"], &tls.Config{InsecureSkipVerify: true})
+		conn, err = tls.Dial("tcp", s.gateway[protocol], &tls.Config{InsecureSkipVerify: true})
 		if err == nil {
 			break
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	ts.Check(err)
-	c := &imapSession{conn: conn}
+	return conn
+}
+
+func (s *script) login(ts *testscript.TestScript, user, password string) (*imapSession, string) {
+	c := &imapSession{conn: s.dial(ts, "imap")}
 	c.line(ts) // the greeting
 	return c, c.command(ts, fmt.Sprintf("x LOGIN %s {%d+}\r\n%s", user, len(password), password))
 }

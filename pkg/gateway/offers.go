@@ -2,7 +2,10 @@ package gateway
 
 import (
 	"context"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -87,13 +90,32 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 	}
 	common := slices.Clone(lists[0])
 	for _, list := range lists[1:] {
-		// Where only a parameter differs (SIZE), the first one's is told: the
-		// upstream itself refuses what is too much for it.
-		common = slices.DeleteFunc(common, func(line string) bool {
-			return !slices.ContainsFunc(list, func(other string) bool { return smtpKeyword(other) == smtpKeyword(line) })
-		})
+		for i := len(common) - 1; i >= 0; i-- {
+			at := slices.IndexFunc(list, func(line string) bool { return smtpKeyword(line) == smtpKeyword(common[i]) })
+			if at < 0 {
+				common = slices.Delete(common, i, i+1)
+			} else {
+				common[i] = lesser(common[i], list[at])
+			}
+		}
 	}
 	return common
+}
+
+// lesser is the one of two lines of an extension that promises less: SIZE has
+// the largest message (RFC 1870), where nothing and 0 mean any.
+func lesser(a, b string) string {
+	size := func(line string) uint64 {
+		n, err := strconv.ParseUint(strings.TrimPrefix(line, "SIZE "), 10, 64)
+		if err != nil || n == 0 {
+			return math.MaxUint64
+		}
+		return n
+	}
+	if size(b) < size(a) {
+		return b
+	}
+	return a
 }
 
 // learned takes what an upstream said of itself at a sign-in.
