@@ -101,7 +101,7 @@ func (d *demo) configure() error {
 	if err != nil {
 		return err
 	}
-	if _, err := writeSandboxConfig(d.sandbox, d.dir, fmt.Sprintf("\n[gateway]\nimap = \"127.0.0.1:%d\"\n", port)); err != nil {
+	if _, err := writeSandboxConfig(d.sandbox, d.dir, fmt.Sprintf("\n[gateway]\nimap = \"127.0.0.1:%d\"\npop3 = \"\"\nsmtp = \"\"\n", port)); err != nil {
 		return err
 	}
 	id, clientSecret := d.sandbox.AdminClient()

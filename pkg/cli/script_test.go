@@ -109,7 +109,7 @@ func setupScript(e *testscript.Env) error {
 	if err := os.WriteFile(ca, s.sandbox.CAPEM(), 0o600); err != nil {
 		return err
 	}
-	cfg := s.sandbox.Config(ca) + fmt.Sprintf("\n[gateway]\nimap = %q\nrevalidate = \"1s\"\n", s.gateway)
+	cfg := s.sandbox.Config(ca) + fmt.Sprintf("\n[gateway]\nimap = %q\npop3 = \"\"\nsmtp = \"\"\nrevalidate = \"1s\"\n", s.gateway)
 	if err := os.WriteFile(filepath.Join(e.WorkDir, "config.toml"), []byte(cfg), 0o600); err != nil {
 		return err
 	}

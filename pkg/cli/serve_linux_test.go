@@ -56,7 +56,7 @@ func (l *log) await(t *testing.T, pattern string) []string {
 // configuration, and gives its IMAP address.
 func (m *machine) serve(more string) (*process, *log, string) {
 	m.t.Helper()
-	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n" + more)
+	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"\"\nsmtp = \"\"\nrevalidate = \"1s\"\n" + more)
 	p := m.start("serve")
 	l := &log{}
 	p.cmd.Stdout, p.cmd.Stderr = l, l
@@ -166,7 +166,7 @@ func TestServeReloads(t *testing.T) {
 	}
 	writeCertificate(t, m.dir, "second")
 	p.signal(syscall.SIGHUP)
-	l.await(t, `msg=reloaded`)
+	l.await(t, `"msg":"reloaded"`)
 	conn, answer := signIn(t, addr, password)
 	if !strings.HasPrefix(answer, "x OK") || name(conn) != "second" {
 		t.Errorf("after the reload: %s, certificate of %s", answer, name(conn))
@@ -212,7 +212,7 @@ func TestServeSurvivesEdits(t *testing.T) {
 	m.edit("config.toml", "profiles.sandbox", "profiles.renamed")
 	m.edit("config.toml", `default_profile = "sandbox"`, `default_profile = "renamed"`)
 	p.signal(syscall.SIGHUP)
-	l.await(t, `msg=reloaded`)
+	l.await(t, `"msg":"reloaded"`)
 	if _, answer := signIn(t, addr, password); !strings.HasPrefix(answer, "x OK") {
 		t.Errorf("after the profile was renamed: %s", answer)
 	}
