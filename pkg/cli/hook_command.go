@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,7 +26,7 @@ func (h *hooks) execute(ctx context.Context, k hook, r hookRun) {
 		log.Error("a hook's event cannot be written as JSON", "error", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, hookLimit)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(h.limit, hookLimit))
 	defer cancel()
 	var out limitedOutput
 	cmd := shellCommand(ctx, line)
@@ -43,7 +44,7 @@ func (h *hooks) execute(ctx context.Context, k hook, r hookRun) {
 			r.done()
 		}
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		log.Warn("a hook's command was killed", "cause", "it took longer than "+hookLimit.String())
+		log.Warn("a hook's command was killed", "cause", "it took longer than "+cmp.Or(h.limit, hookLimit).String())
 	case ctx.Err() != nil:
 		log.Warn("a hook's command was killed", "cause", "the gateway has ended")
 	default:

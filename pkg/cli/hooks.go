@@ -53,6 +53,7 @@ type hooks struct {
 	records    func() []apppassword.Record
 	told       expiryTold
 	now        func() time.Time
+	limit      time.Duration // of one command; 0: hookLimit
 	log        *slog.Logger
 
 	queues map[hook]chan hookRun
