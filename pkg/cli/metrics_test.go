@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -115,6 +117,15 @@ func TestMetrics(t *testing.T) {
 	} {
 		if !maps.Equal(got[metric], want) {
 			t.Errorf("%s: %v, want %v", metric, got[metric], want)
+		}
+	}
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for metric := range got {
+		if !strings.Contains(string(guide), "| `"+metric+"` |") {
+			t.Errorf("%s is not in docs/operations.md", metric)
 		}
 	}
 	if counts := o.soFar(); counts != (gateway.Counts{SignIns: 3, Refused: 3, MessagesSent: 1}) {
