@@ -69,6 +69,7 @@ type app struct {
 	verbose    bool
 	noColor    bool
 
+	log      *slog.Logger // what --verbose shows goes here; nil: to stderr as text
 	progress *progress
 	warnings []string // held back for the error object under -o json
 	tokens   []*entra.Cache
@@ -152,6 +153,9 @@ func (a *app) flushWarnings() {
 func (a *app) logger() *slog.Logger {
 	if !a.verbose {
 		return slog.New(slog.DiscardHandler)
+	}
+	if a.log != nil {
+		return a.log
 	}
 	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

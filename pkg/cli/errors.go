@@ -163,8 +163,17 @@ func advise(err error) advice {
 	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
+	if errors.Is(err, gateway.ErrNotRunning) {
+		return advice{failed, "o365pw serve"}
+	}
+	if e, ok := errors.AsType[*gateway.StillRunningError](err); ok {
+		return advice{unavailable, fmt.Sprintf("look with: o365pw sessions; to end it at once: kill -9 %d", e.PID)}
+	}
+	if _, ok := errors.AsType[*gateway.NoSessionError](err); ok {
+		return advice{notFound, "o365pw sessions"}
+	}
 	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
-		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap"}
+		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}

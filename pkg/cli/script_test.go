@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"capture":   cmdCapture,
 			"nosecrets": cmdNoSecrets,
 			"usage":     cmdUsage,
+			"web":       cmdWeb,
 		},
 	})
 }
@@ -112,6 +113,11 @@ func setupScript(e *testscript.Env) error {
 		}
 		s.gateway[name] = fmt.Sprintf("127.0.0.1:%d", port)
 	}
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	e.Setenv("METRICS", fmt.Sprintf("127.0.0.1:%d", port)) // for scripts that configure them
 	ca := filepath.Join(e.WorkDir, "sandbox-ca.pem")
 	if err := os.WriteFile(ca, s.sandbox.CAPEM(), 0o600); err != nil {
 		return err
@@ -323,6 +329,22 @@ func cmdNoSecrets(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return nil
 	}))
+}
+
+// web STATUS URL prints what is answered, and holds it to its HTTP status.
+func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: web STATUS URL")
+	}
+	resp, err := http.Get(args[1])
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%s", b)
+	if got := fmt.Sprint(resp.StatusCode); got != args[0] {
+		ts.Fatalf("HTTP status %s, want %s: %s", got, args[0], b)
+	}
 }
 
 // imapSession is a mail client's connection that a script keeps open.

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,8 +33,32 @@ import (
 const tokenMargin = 30 * time.Minute
 
 type serveOptions struct {
-	imap string
+	listen map[gateway.Protocol]*listenFlag
+	log    string
+	stop   bool
 }
+
+// listenFlag is an address to listen on, instead of the configuration's.
+type listenFlag struct {
+	given bool
+	addr  string // empty: not offered
+}
+
+// String, Set and Type make listenFlag a flag value.
+func (l *listenFlag) String() string { return l.addr }
+
+// Set takes host:port, and off or nothing for "not offered". What is no address
+// is found when it is listened on.
+func (l *listenFlag) Set(s string) error {
+	if s == "off" {
+		s = ""
+	}
+	l.given, l.addr = true, s
+	return nil
+}
+
+// Type is shown in help.
+func (l *listenFlag) Type() string { return "host:port" }
 
 func newServe(a *app) *cobra.Command {
 	var o serveOptions
@@ -41,19 +66,45 @@ func newServe(a *app) *cobra.Command {
 		Use:   "serve",
 		Short: "Run the gateway that mail programs sign in on",
 		Long: `Runs the gateway until it is stopped. Mail programs connect to it, sign in with
-an app password, and get their mailbox over IMAP.
+an app password, read their mailbox over IMAP or POP3, and send over SMTP.
 
-One port takes TLS, STARTTLS and, from this machine only, clear text. The
-certificate is made by a local authority whose file it names; mail programs that
-use TLS must trust it. A reload (SIGHUP) reads configuration and certificate
-again; SIGTERM or Ctrl-C ends the sessions and then the gateway.`,
+Each protocol has one port, which takes TLS, STARTTLS and, from this machine
+only, clear text. The certificate is made by a local authority whose file it
+names; mail programs that use TLS must trust it.
+
+A reload (SIGHUP) reads configuration and certificate again; sessions go on.
+SIGTERM, Ctrl-C or "o365pw serve --stop" let messages that are under way arrive,
+end the sessions and then the gateway. --stop waits for that.
+
+The log goes to stderr, one line for each sign-in, refusal and end of a session:
+as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 		Example: `  o365pw serve
-  o365pw serve --imap 127.0.0.1:2993`,
+  o365pw serve --imap 127.0.0.1:2993 --smtp 127.0.0.1:2587 --pop3 off
+  o365pw serve --log json 2>> /var/log/o365pw.log
+  o365pw serve --stop`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.runServe(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.stop {
+				return a.runStop(cmd.Context())
+			}
+			return a.runServe(cmd.Context(), o)
+		},
 	}
-	cmd.Flags().StringVar(&o.imap, "imap", "", "address for IMAP, host:port (default: the configuration's, else 127.0.0.1:1993)")
+	f := cmd.Flags()
+	o.listen = map[gateway.Protocol]*listenFlag{}
+	for _, p := range []struct {
+		name         gateway.Protocol
+		text, normal string
+	}{
+		{gateway.IMAP, "IMAP", config.DefaultGateway().IMAP}, {gateway.POP3, "POP3", config.DefaultGateway().POP3}, {gateway.SMTP, "SMTP", config.DefaultGateway().SMTP},
+	} {
+		o.listen[p.name] = &listenFlag{}
+		f.Var(o.listen[p.name], string(p.name), "address for "+p.text+", or off (default: the configuration's, else "+p.normal+")")
+	}
+	f.StringVar(&o.log, "log", "", "format of the log: text or json (default: text on a terminal, else json)")
+	f.BoolVar(&o.stop, "stop", false, "stop the running gateway, and wait until it has ended")
+	_ = cmd.RegisterFlagCompletionFunc("log", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -80,8 +131,12 @@ type gatewayRun struct {
 	control   gateway.Control
 	controlLn net.Listener
 	listeners map[gateway.Protocol]net.Listener
-	names     []string // on its certificate
-	caFile    string   // empty with a certificate of one's own
+	metricsLn net.Listener // nil: metrics are not offered
+	names     []string     // on its certificate
+	caFile    string       // empty with a certificate of one's own
+	observer  *observer
+	notify    *notifier
+	draining  atomic.Bool
 	log       *slog.Logger
 
 	cfg atomic.Pointer[config.Config]
@@ -94,7 +149,12 @@ type gatewayRun struct {
 // newGateway makes everything ready to serve: after it only Serve itself can
 // fail. What it opened is closed again on an error.
 func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, err error) {
-	g := &gatewayRun{a: a, log: a.gatewayLog()}
+	log, err := a.gatewayLog(o.log)
+	if err != nil {
+		return nil, err
+	}
+	a.log = log // for --verbose, so that all lines have one format
+	g := &gatewayRun{a: a, log: log}
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return nil, err
@@ -116,11 +176,11 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 			g.close()
 		}
 	}()
-	settings := g.settings()
-	if o.imap != "" {
-		settings.IMAP = o.imap
-	}
+	settings := o.override(g.settings())
 	if err := g.listen(settings); err != nil {
+		return nil, err
+	}
+	if err := g.listenMetrics(settings.Metrics); err != nil {
 		return nil, err
 	}
 	g.keychains = a.keychains(g.stateDir)
@@ -143,7 +203,9 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return g.tls.Load().GetCertificate(h)
 	}}
-	g.server = &gateway.Server{Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Log: g.log}
+	g.observer = g.newObserver()
+	g.notify = &notifier{status: g.oneLine, log: g.log}
+	g.server = &gateway.Server{Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Log: g.log, Observe: g.observer.observe}
 	return g, nil
 }
 
@@ -152,7 +214,45 @@ func controlOf(stateDir string) gateway.Control {
 	return gateway.Control{Path: filepath.Join(stateDir, "gateway.sock")}
 }
 
-func (a *app) gatewayLog() *slog.Logger {
+// override puts the addresses of the flags in place of the configuration's.
+func (o serveOptions) override(s config.Gateway) config.Gateway {
+	for p, addr := range map[gateway.Protocol]*string{gateway.IMAP: &s.IMAP, gateway.POP3: &s.POP3, gateway.SMTP: &s.SMTP} {
+		if l := o.listen[p]; l != nil && l.given {
+			*addr = l.addr
+		}
+	}
+	return s
+}
+
+// newObserver makes those who are told of the gateway's events.
+func (g *gatewayRun) newObserver() *observer {
+	m := &metrics{
+		records:  g.verifier.Records,
+		sessions: func() []gateway.Session { return g.server.Sessions() },
+		tokenAge: func(rec apppassword.Record) (time.Duration, bool) {
+			return g.verifier.Tokens.Age(apppassword.CredentialKey(rec))
+		},
+		now: g.a.Now,
+	}
+	h := &hooks{
+		configured: func() config.Hooks {
+			if cfg := g.cfg.Load(); cfg != nil {
+				return cfg.Hooks
+			}
+			return config.Hooks{}
+		},
+		environ: hookEnviron(os.Environ()), records: g.verifier.Records, told: &toldInMemory{}, now: g.a.Now, log: g.log,
+	}
+	return &observer{metrics: m, hooks: h.ready()}
+}
+
+var logFormats = []string{"text", "json"}
+
+// gatewayLog is the log in a format of logFormats; empty: by what stderr is.
+func (a *app) gatewayLog(format string) (*slog.Logger, error) {
+	if format != "" && !slices.Contains(logFormats, format) {
+		return nil, &usageError{problem: "--log " + quote(format) + " is none of " + strings.Join(logFormats, ", "), hint: "o365pw serve --log json"}
+	}
 	level := slog.LevelInfo
 	switch {
 	case a.quiet:
@@ -160,7 +260,22 @@ func (a *app) gatewayLog() *slog.Logger {
 	case a.verbose:
 		level = slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level}))
+	if format == "text" || format == "" && isTerminal(a.Stderr) {
+		return slog.New(slog.NewTextHandler(a.Stderr, &slog.HandlerOptions{Level: level})), nil
+	}
+	return slog.New(slog.NewJSONHandler(a.Stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: forPrograms})), nil
+}
+
+// forPrograms writes times in UTC, and durations in seconds where slog would
+// write nanoseconds.
+func forPrograms(_ []string, attr slog.Attr) slog.Attr {
+	switch attr.Value.Kind() {
+	case slog.KindTime:
+		return slog.Time(attr.Key, attr.Value.Time().UTC())
+	case slog.KindDuration:
+		return slog.Float64(attr.Key, attr.Value.Duration().Seconds())
+	}
+	return attr
 }
 
 func (g *gatewayRun) settings() config.Gateway {
@@ -220,11 +335,7 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 			continue
 		}
 		host, _, _ := net.SplitHostPort(addrs[p])
-		network := "tcp"
-		if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
-			network = "tcp4" // 0.0.0.0 is not to mean [::] as well
-		}
-		ln, err := net.Listen(network, addrs[p])
+		ln, err := net.Listen(networkOf(addrs[p]), addrs[p])
 		if err != nil {
 			return fmt.Errorf("listen for %s on %s: %w", p, addrs[p], err)
 		}
@@ -239,98 +350,22 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 	return nil
 }
 
-// announce tells a person what runs and what to do next.
-func (a *app) announce(g *gatewayRun) {
-	if a.quiet {
-		return
+// networkOf keeps 0.0.0.0 from meaning [::] as well.
+func networkOf(addr string) string {
+	host, _, _ := net.SplitHostPort(addr)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		return "tcp4"
 	}
-	for p, ln := range g.listeners {
-		a.tell("%s on %s", p, ln.Addr())
-	}
-	if g.caFile != "" {
-		a.tell("the certificate is signed by %s: tell mail programs that use TLS to trust this file", g.caFile)
-	}
-	if entries, err := g.verifier.Registry.Load(); err == nil && len(entries.AppPasswords) == 0 {
-		a.tell("there is no app password yet; make one with: o365pw create --name \"Outlook on Mac\"")
-	} else {
-		a.tell("settings for a mail program: o365pw show NAME; sessions: o365pw status; stop with Ctrl-C")
-	}
-}
-
-// run serves until ctx ends.
-func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var wg sync.WaitGroup
-	wg.Go(func() { g.verifier.Watch(inner, g.server.Recheck) })
-	wg.Go(func() {
-		if err := g.control.Serve(inner, g.controlLn, g.status); err != nil {
-			g.log.Error("the control socket has failed; status will say that the gateway does not run", "error", err)
-		}
-	})
-	wg.Go(func() {
-		for {
-			select {
-			case <-inner.Done():
-				return
-			case <-hup:
-				g.reload(inner)
-			}
-		}
-	})
-	err := g.server.Serve(ctx, g.listeners)
-	cancel()
-	wg.Wait()
-	return err
-}
-
-func (g *gatewayRun) status() gateway.Status {
-	st := g.server.Status()
-	st.Version = version()
-	return st
-}
-
-// reload reads configuration and certificate again. Sessions go on; a
-// configuration that is wrong is logged and leaves the former one in force.
-func (g *gatewayRun) reload(ctx context.Context) {
-	cfg, err := g.a.loadConfig()
-	if err != nil {
-		g.log.Error("reload: the configuration is wrong; the former one stays in force", "error", err)
-		return
-	}
-	old := g.cfg.Swap(cfg)
-	keychain, err := g.ownKeychain()
-	if err == nil {
-		err = g.certificate(ctx, g.settings(), keychain)
-	}
-	if err != nil {
-		g.cfg.Store(old)
-		g.log.Error("reload: the former configuration stays in force", "error", err)
-		return
-	}
-	g.backend.forget()
-	g.mu.Lock()
-	g.http = nil
-	g.mu.Unlock()
-	was := config.DefaultGateway()
-	if old != nil {
-		was = old.Gateway
-	}
-	if now := g.settings(); now.IMAP != was.IMAP || now.Revalidate != was.Revalidate {
-		g.log.Warn("reload: a changed address or revalidate takes effect at the next start")
-	}
-	if err := g.verifier.Load(ctx); err != nil {
-		g.log.Error("reload: the registry cannot be read; the app passwords read before stay in force", "error", err)
-		return
-	}
-	g.server.Recheck()
-	g.log.Info("reloaded")
+	return "tcp"
 }
 
 // close gives up what newGateway had opened.
 func (g *gatewayRun) close() {
 	for _, ln := range g.listeners {
 		ln.Close()
+	}
+	if g.metricsLn != nil {
+		g.metricsLn.Close()
 	}
 	g.controlLn.Close()
 }

@@ -166,7 +166,7 @@ func TestServeReloads(t *testing.T) {
 	}
 	writeCertificate(t, m.dir, "second")
 	p.signal(syscall.SIGHUP)
-	l.await(t, `msg=reloaded`)
+	l.await(t, `"msg":"reloaded"`)
 	conn, answer := signIn(t, addr, password)
 	if !strings.HasPrefix(answer, "x OK") || name(conn) != "second" {
 		t.Errorf("after the reload: %s, certificate of %s", answer, name(conn))
@@ -212,7 +212,7 @@ func TestServeSurvivesEdits(t *testing.T) {
 	m.edit("config.toml", "profiles.sandbox", "profiles.renamed")
 	m.edit("config.toml", `default_profile = "sandbox"`, `default_profile = "renamed"`)
 	p.signal(syscall.SIGHUP)
-	l.await(t, `msg=reloaded`)
+	l.await(t, `"msg":"reloaded"`)
 	if _, answer := signIn(t, addr, password); !strings.HasPrefix(answer, "x OK") {
 		t.Errorf("after the profile was renamed: %s", answer)
 	}

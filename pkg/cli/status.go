@@ -242,7 +242,20 @@ func (a *app) printStatus(st statusJSON) error {
 	line("Keychain", "%s%s", st.Keychain.Description, map[bool]string{false: ", not usable"}[st.Keychain.OK])
 	line("App passwords", "%d active here, %d of them expire within 30 days, %d expired", st.AppPasswords.Active, st.AppPasswords.Soon, st.AppPasswords.Expired)
 	if gs := st.Gateway.Status; gs != nil {
-		line("Gateway", "running (process %d), %s", gs.PID, plural(len(gs.Sessions), "open session"))
+		state := "running"
+		if gs.Stopping {
+			state = "stopping"
+		}
+		line("Gateway", "%s (process %d), %s", state, gs.PID, plural(len(gs.Sessions), "open session"))
+		for _, p := range gateway.Protocols() {
+			if addr := gs.Listeners[p]; addr != "" {
+				line("", "%s on %s", p, addr)
+			}
+		}
+		if gs.Metrics != "" {
+			line("", "metrics on %s", gs.Metrics)
+		}
+		line("", "started %s: %s, %d refused, %s", relative(gs.Started, a.Now()), plural(int(gs.Counts.SignIns), "sign-in"), gs.Counts.Refused, plural(int(gs.Counts.MessagesSent), "sent message"))
 		for _, se := range gs.Sessions {
 			line("", "%s: %s as %s from %s, since %s", se.Protocol, se.Name, se.Mailbox, se.Remote, relative(se.Since, a.Now()))
 		}

@@ -32,6 +32,7 @@ type Config struct {
 	Profiles       map[string]Profile
 	Clouds         map[string]Cloud // the file's own; the built-in ones are not in it
 	Gateway        Gateway
+	Hooks          Hooks
 
 	lines map[string]int // of the keys, for what Resolve finds wrong
 }
@@ -78,8 +79,19 @@ type Endpoint struct {
 // Gateway holds the settings of serve.
 type Gateway struct {
 	IMAP, POP3, SMTP string        // host:port to listen on; empty: not offered
+	Metrics          string        // host:port for Prometheus and healthz, over plain HTTP; empty: not offered
 	TLSCert, TLSKey  string        // absolute paths of PEM files; both empty: a certificate of the local CA
 	Revalidate       time.Duration // how often a credential in use is checked with Entra
+}
+
+// Hooks are the commands that the gateway runs when something happens: lines
+// for the system's shell, empty for none. Each gets the event as one JSON object
+// on its standard input.
+type Hooks struct {
+	OnExpiring       string // an app password ends in 30, 7 or 1 days
+	OnSignInRequired string // Entra no longer accepts what stands behind an app password
+	OnRefused        string // a sign-in was refused
+	OnDecoy          string // a decoy app password was used
 }
 
 // DefaultGateway is the gateway without a configuration.

@@ -19,7 +19,7 @@ const (
 // name of the writer's choice.
 var keys = map[string]string{
 	"default_profile": aString,
-	"profiles":        aTable, "clouds": aTable, "gateway": aTable, "profiles.*": aTable, "clouds.*": aTable,
+	"profiles":        aTable, "clouds": aTable, "gateway": aTable, "hooks": aTable, "profiles.*": aTable, "clouds.*": aTable,
 	"profiles.*.tenant": aString, "profiles.*.client_id": aString, "profiles.*.login_client_id": aString,
 	"profiles.*.mailbox": aString, "profiles.*.backing": aString, "profiles.*.allow": aStrings,
 	"profiles.*.expires": aString, "profiles.*.cloud": aString, "profiles.*.keychain": aString,
@@ -27,7 +27,8 @@ var keys = map[string]string{
 	"clouds.*.authority":     aString, "clouds.*.graph": aString, "clouds.*.imap": aString, "clouds.*.pop3": aString,
 	"clouds.*.smtp": aString, "clouds.*.exchange_resource": aString, "clouds.*.ca_file": aString,
 	"gateway.imap": aString, "gateway.pop3": aString, "gateway.smtp": aString, "gateway.tls_cert": aString,
-	"gateway.tls_key": aString, "gateway.revalidate": aString,
+	"gateway.tls_key": aString, "gateway.revalidate": aString, "gateway.metrics": aString,
+	"hooks.on_expiring": aString, "hooks.on_sign_in_required": aString, "hooks.on_refused": aString, "hooks.on_decoy": aString,
 }
 
 // A path leads to a key: profiles, work, tenant.

@@ -26,6 +26,7 @@ type (
 		Profiles       map[string]fileProfile `toml:"profiles"`
 		Clouds         map[string]fileCloud   `toml:"clouds"`
 		Gateway        fileGateway            `toml:"gateway"`
+		Hooks          fileHooks              `toml:"hooks"`
 	}
 	fileProfile struct {
 		Tenant        string   `toml:"tenant"`
@@ -52,9 +53,16 @@ type (
 		IMAP       *string `toml:"imap"`
 		POP3       *string `toml:"pop3"`
 		SMTP       *string `toml:"smtp"`
+		Metrics    string  `toml:"metrics"`
 		TLSCert    string  `toml:"tls_cert"`
 		TLSKey     string  `toml:"tls_key"`
 		Revalidate *string `toml:"revalidate"`
+	}
+	fileHooks struct {
+		OnExpiring       string `toml:"on_expiring"`
+		OnSignInRequired string `toml:"on_sign_in_required"`
+		OnRefused        string `toml:"on_refused"`
+		OnDecoy          string `toml:"on_decoy"`
 	}
 )
 
@@ -134,6 +142,7 @@ func parse(name string, data []byte) (*Config, error) {
 		}
 	}
 	cfg.Gateway = r.gateway(f.Gateway)
+	cfg.Hooks = r.hooks(f.Hooks)
 	if e := r.first(); e != nil {
 		return nil, e
 	}

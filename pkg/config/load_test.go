@@ -43,9 +43,18 @@ ca_file           = "lab-ca.pem"
 [gateway]
 imap       = "0.0.0.0:143"
 smtp       = ""
+metrics    = "[::1]:9365"
 tls_cert   = "/etc/ssl/mail.pem"
 tls_key    = "mail.key"
 revalidate = "30s"
+
+[hooks]
+on_expiring         = "/usr/local/bin/tell expiring"
+on_sign_in_required = "tell sign-in"
+on_refused          = "cat >> refused.log"
+on_decoy            = """
+page
+me"""
 `
 
 func write(t *testing.T, content string) string {
@@ -80,8 +89,9 @@ func TestLoad(t *testing.T) {
 				CloudName: "global", Cloud: global, Keychain: "system"},
 		},
 		Clouds: map[string]Cloud{"lab": lab},
-		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", TLSCert: "/etc/ssl/mail.pem",
+		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", Metrics: "[::1]:9365", TLSCert: "/etc/ssl/mail.pem",
 			TLSKey: filepath.Join(dir, "mail.key"), Revalidate: 30 * time.Second},
+		Hooks: Hooks{OnExpiring: "/usr/local/bin/tell expiring", OnSignInRequired: "tell sign-in", OnRefused: "cat >> refused.log", OnDecoy: "page\nme"},
 	}
 	if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); d != "" {
 		t.Error(d)
@@ -93,7 +103,7 @@ func TestLoadEmpty(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(DefaultGateway(), got.Gateway); d != "" || len(got.Profiles) != 0 {
+	if d := cmp.Diff(DefaultGateway(), got.Gateway); d != "" || got.Hooks != (Hooks{}) || got.Gateway.Metrics != "" || len(got.Profiles) != 0 {
 		t.Errorf("%v %s", got, d)
 	}
 }
@@ -168,6 +178,14 @@ func TestLoadFaults(t *testing.T) {
 		{"resource", inCloud("exchange_resource = \"https://o.example/.default\""), 4, "clouds.lab.exchange_resource", "scope", ""},
 		{"listen", "[gateway]\nimap = \"1993\"", 2, "gateway.imap", "not host:port", ""},
 		{"listen port", "[gateway]\nimap = \"127.0.0.1:imap\"", 2, "gateway.imap", "not a port", ""},
+		{"metrics", "[gateway]\n\nmetrics = \"9365\"", 3, "gateway.metrics", "not host:port", "as in"},
+		{"metrics host", "[gateway]\nmetrics = \"no host:9365\"", 2, "gateway.metrics", "neither an address", ""},
+		{"metrics type", "[gateway]\nmetrics = true", 2, "gateway.metrics", "must be a string", ""},
+		{"hook unknown", "[hooks]\non_decoys = \"x\"", 2, "hooks.on_decoys", "unknown key", "did you mean on_decoy?"},
+		{"hook type", "[hooks]\non_decoy = [\"x\", \"y\"]", 2, "hooks.on_decoy", "must be a string", ""},
+		{"hook blank", "[hooks]\non_expiring = \"x\"\non_refused = \" \"", 3, "hooks.on_refused", "is blank", "leave the key out"},
+		{"hook NUL", "[hooks]\non_sign_in_required = \"a\\u0000b\"", 2, "hooks.on_sign_in_required", "NUL", ""},
+		{"hooks no table", "hooks = \"x\"", 1, "hooks", "must be a table", ""},
 		{"certificate alone", "[gateway]\ntls_cert = \"a\"", 2, "gateway.tls_cert", "no tls_key", ""},
 		{"key alone", "[gateway]\ntls_key = \"a\"", 2, "gateway.tls_key", "no tls_cert", ""},
 		{"revalidate", "[gateway]\nrevalidate = \"10ms\"", 2, "gateway.revalidate", "not a duration", ""},

@@ -292,6 +292,8 @@ func (r *reader) gateway(f fileGateway) Gateway {
 		*l.into = *l.value
 		r.checked(path{"gateway", l.key}, *l.value, checkListen)
 	}
+	g.Metrics = f.Metrics
+	r.checked(path{"gateway", "metrics"}, f.Metrics, checkListen)
 	g.TLSCert, g.TLSKey = r.file(f.TLSCert), r.file(f.TLSKey)
 	switch {
 	case f.TLSCert != "" && f.TLSKey == "":
@@ -320,6 +322,26 @@ func checkListen(v string) (string, string) {
 	}
 	if host != "" && !goodHost(strings.SplitN(host, "%", 2)[0]) {
 		return fmt.Sprintf("%q is neither an address nor a host name", host), hint
+	}
+	return "", ""
+}
+
+func (r *reader) hooks(f fileHooks) Hooks {
+	h := Hooks(f)
+	r.checked(path{"hooks", "on_expiring"}, h.OnExpiring, checkCommand)
+	r.checked(path{"hooks", "on_sign_in_required"}, h.OnSignInRequired, checkCommand)
+	r.checked(path{"hooks", "on_refused"}, h.OnRefused, checkCommand)
+	r.checked(path{"hooks", "on_decoy"}, h.OnDecoy, checkCommand)
+	return h
+}
+
+func checkCommand(v string) (string, string) {
+	const hint = `a line for the shell, as in "/usr/local/bin/alert --to admin@contoso.com"; leave the key out for none`
+	switch {
+	case strings.TrimSpace(v) == "":
+		return "is blank", hint
+	case strings.Contains(v, "\x00"):
+		return "holds a NUL character, which no command can", hint
 	}
 	return "", ""
 }

@@ -132,6 +132,19 @@ func (c *Cache) Forget(key string) {
 	delete(c.entries, key)
 }
 
+// Age tells how long ago the cached token of key was fetched; ok is false where
+// there is none that may still be used.
+func (c *Cache) Age(key string) (age time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	e := c.entries[key]
+	if !e.good(now) {
+		return 0, false
+	}
+	return max(now.Round(0).Sub(e.fetched), 0), true
+}
+
 // Wait returns when no request is under way. A program calls it before it
 // ends, so that a refresh token that is being rotated gets saved.
 func (c *Cache) Wait() {

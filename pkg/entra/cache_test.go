@@ -287,6 +287,31 @@ func TestCacheForget(t *testing.T) {
 	})
 }
 
+func TestCacheAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{life: time.Hour}
+		var c Cache
+		want := func(age time.Duration, ok bool) {
+			t.Helper()
+			if got, gotOK := c.Age("key"); got != age || gotOK != ok {
+				t.Errorf("got %s, %v; want %s, %v", got, gotOK, age, ok)
+			}
+		}
+		want(0, false)
+		s.want(t, c.Token, "token 1", nil, 1)
+		want(0, true)
+		time.Sleep(20 * time.Minute)
+		want(20*time.Minute, true)
+		time.Sleep(40 * time.Minute)
+		want(0, false) // it has ended
+		s.want(t, c.Token, "token 2", nil, 2)
+		want(0, true)
+		s.err = errRefused
+		s.want(t, c.Renew, "", errRefused, 3)
+		want(0, false)
+	})
+}
+
 func TestCachePanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, s := &Cache{}, &source{life: time.Hour}

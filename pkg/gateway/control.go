@@ -7,22 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
-
-// ErrNotRunning is returned by [Control.Status] when no gateway serves the
-// socket: there is none, or the one that made it was killed.
-var ErrNotRunning = errors.New("the gateway is not running")
 
 // AlreadyRunningError is returned by [Control.Listen] when another gateway
 // uses the same state folder.
@@ -39,10 +33,11 @@ func (e *AlreadyRunningError) Error() string {
 	return fmt.Sprintf("another gateway (process %d) is running with the control socket %s", e.PID, e.Path)
 }
 
-// Control is the socket by which a running gateway answers the same user's
-// questions: HTTP over a unix-domain socket, GET /status for a [Status] in
-// JSON. Nobody else can open it: it has mode 0600 and lies in a folder of mode
-// 0700.
+// Control is the socket by which the same user asks a running gateway, and
+// tells it what to do: HTTP over a unix-domain socket. GET /status answers with
+// a [Status] in JSON, POST /stop with 202, POST /sessions/ID/close with 204, or
+// 404 where there is no such session. Nobody else can open it: it has mode 0600
+// and lies in a folder of mode 0700.
 //
 // A path too long for a socket address (some 100 bytes) is replaced by a short
 // one in the folder for temporary files, which is made from it, so that
@@ -58,20 +53,18 @@ const maxSocketPath = 103
 // controlTimeout bounds one question and its answer.
 const controlTimeout = 5 * time.Second
 
+// handOver is how long a gateway that has closed its socket may take to give
+// the folder back: "serve --stop" returns in between.
+const handOver = time.Second
+
 // Listen claims the state folder for this process and opens the socket,
 // replacing one that a killed gateway left. It returns an
 // [*AlreadyRunningError] while another gateway has the folder. Closing the
 // listener gives the folder back.
 func (c Control) Listen() (net.Listener, error) {
-	unlock, ok, err := durable.TryLock(c.Path + ".lock")
+	unlock, err := c.claim()
 	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if !ok {
-		ctx, cancel := context.WithTimeout(context.Background(), controlTimeout)
-		defer cancel()
-		other, _ := c.Status(ctx) // for its process id, if it answers
-		return nil, &AlreadyRunningError{Path: c.Path, PID: other.PID}
+		return nil, err
 	}
 	ln, err := c.listen()
 	if err != nil {
@@ -79,6 +72,23 @@ func (c Control) Listen() (net.Listener, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	return &controlListener{Listener: ln, unlock: unlock}, nil
+}
+
+// claim takes the lock on the state folder.
+func (c Control) claim() (unlock func(), err error) {
+	for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		unlock, ok, err := durable.TryLock(c.Path + ".lock")
+		if err != nil {
+			return nil, fmt.Errorf("control socket: %w", err)
+		}
+		if ok {
+			return unlock, nil
+		}
+		other, err := c.Status(context.Background()) // for its process id, if it answers
+		if !errors.Is(err, ErrNotRunning) || time.Since(began) > handOver {
+			return nil, &AlreadyRunningError{Path: c.Path, PID: other.PID}
+		}
+	}
 }
 
 func (c Control) listen() (net.Listener, error) {
@@ -132,13 +142,36 @@ func (c Control) socket(create bool) (string, error) {
 	return short, nil
 }
 
-// Serve answers questions on ln with what status returns, until ctx ends. It
-// closes ln and returns nil then.
-func (c Control) Serve(ctx context.Context, ln net.Listener, status func() Status) error {
+// ControlHandler is what a running gateway does when it is asked. Its functions
+// may be called at the same time.
+type ControlHandler struct {
+	Status       func() Status
+	Stop         func()               // begins to drain, and returns at once
+	CloseSession func(id uint64) bool // false: there is no such session
+}
+
+// Serve answers questions on ln until ctx ends. It closes ln and returns nil
+// then.
+func (c Control) Serve(ctx context.Context, ln net.Listener, h ControlHandler) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(status())
+		_ = json.NewEncoder(w).Encode(h.Status())
+	})
+	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, r *http.Request) {
+		// Whoever asks is to hear that it has been understood, whatever the end
+		// of the process cuts short.
+		w.WriteHeader(http.StatusAccepted)
+		_ = http.NewResponseController(w).Flush()
+		h.Stop()
+	})
+	mux.HandleFunc("POST /sessions/{id}/close", func(w http.ResponseWriter, r *http.Request) {
+		id, err := strconv.ParseUint(r.PathValue("id"), 10, 64)
+		if err != nil || !h.CloseSession(id) {
+			http.Error(w, "no such session", http.StatusNotFound)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	})
 	srv := &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout}
 	stop := whenDone(ctx, func() {
@@ -154,42 +187,4 @@ func (c Control) Serve(ctx context.Context, ln net.Listener, status func() Statu
 	}
 	_ = ln.Close()
 	return fmt.Errorf("control socket: %w", err)
-}
-
-// Status asks the running gateway, for five seconds at most. The error wraps
-// [ErrNotRunning] when there is none.
-func (c Control) Status(ctx context.Context) (Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
-	defer cancel()
-	path, err := c.socket(false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Status{}, fmt.Errorf("%w (no control socket for %s)", ErrNotRunning, c.Path)
-	}
-	if err != nil {
-		return Status{}, fmt.Errorf("ask the gateway: %w", err)
-	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://gateway/status", nil)
-	if err != nil {
-		return Status{}, err
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return Status{}, fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, path)
-	}
-	if err != nil {
-		return Status{}, fmt.Errorf("ask the gateway: %w", err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return Status{}, fmt.Errorf("ask the gateway on %s: HTTP status %s", path, resp.Status)
-	}
-	var status Status
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&status); err != nil {
-		return Status{}, fmt.Errorf("ask the gateway on %s: %w", path, err)
-	}
-	return status, nil
 }

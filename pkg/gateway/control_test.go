@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,7 +24,7 @@ func serveControl(t *testing.T, c Control, status func() Status) (stop func()) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- c.Serve(ctx, ln, status) }()
+	go func() { done <- c.Serve(ctx, ln, ControlHandler{Status: status}) }()
 	stopped := false
 	stop = func() {
 		if stopped {
@@ -94,6 +95,99 @@ func asJSON(t *testing.T, v any) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestControlStop: the gateway hears of it, and Stop returns when it has ended;
+// the folder can be had at once.
+func TestControlStop(t *testing.T) {
+	c := Control{Path: filepath.Join(t.TempDir(), "gateway.sock")}
+	if _, err := c.Stop(t.Context(), time.Minute); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("without a gateway: %v", err)
+	}
+	ln, err := c.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	asked := make(chan struct{}, 10)
+	done := make(chan error, 1)
+	go func() {
+		done <- c.Serve(ctx, ln, ControlHandler{
+			Status: func() Status { return Status{PID: 42, Sessions: []Session{{ID: 1}, {ID: 2}}} },
+			Stop:   func() { asked <- struct{}{} },
+		})
+	}()
+	_, err = c.Stop(t.Context(), 10*time.Millisecond)
+	if e, ok := errors.AsType[*StillRunningError](err); !ok || e.PID != 42 || e.Waiting != 2 {
+		t.Errorf("one that does not end: %v", err)
+	}
+	<-asked
+	leaving, cancel := context.WithCancel(t.Context())
+	go func() { <-asked; cancel() }()
+	if _, err := c.Stop(leaving, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("the caller leaves: %v", err)
+	}
+	go func() { <-asked; stop() }()
+	if pid, err := c.Stop(t.Context(), time.Minute); err != nil || pid != 42 {
+		t.Errorf("got %d, %v", pid, err)
+	}
+	serveControl(t, c, func() Status { return Status{} })
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestControlCloseSession(t *testing.T) {
+	c := Control{Path: filepath.Join(t.TempDir(), "gateway.sock")}
+	if err := c.CloseSession(t.Context(), 7); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("without a gateway: %v", err)
+	}
+	ln, err := c.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- c.Serve(ctx, ln, ControlHandler{CloseSession: func(id uint64) bool { return id == math.MaxUint64 }})
+	}()
+	if err := c.CloseSession(t.Context(), math.MaxUint64); err != nil {
+		t.Error(err)
+	}
+	err = c.CloseSession(t.Context(), 7)
+	if e, ok := errors.AsType[*NoSessionError](err); !ok || e.ID != 7 {
+		t.Errorf("got %v", err)
+	}
+	path, err := c.socket(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	for request, want := range map[string]int{
+		"GET /stop": http.StatusMethodNotAllowed, "GET /sessions/7/close": http.StatusMethodNotAllowed, "POST /status": http.StatusMethodNotAllowed,
+		"POST /sessions/-1/close": http.StatusNotFound, "POST /sessions/x/close": http.StatusNotFound, "POST /sessions/18446744073709551616/close": http.StatusNotFound,
+		"GET /": http.StatusNotFound,
+	} {
+		method, url, _ := strings.Cut(request, " ")
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://gateway"+url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := web.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%s: %s", request, resp.Status)
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // TestControlAfterKill: the socket of a killed gateway is there, and nobody

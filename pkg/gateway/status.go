@@ -24,9 +24,20 @@ type Session struct {
 type Status struct {
 	Version   string              `json:"version"`
 	PID       int                 `json:"pid"`
-	Started   time.Time           `json:"started"`   // UTC
-	Listeners map[Protocol]string `json:"listeners"` // protocol to host:port
-	Sessions  []Session           `json:"sessions"`  // the oldest first; never null
+	Started   time.Time           `json:"started"`       // UTC
+	Uptime    int64               `json:"uptimeSeconds"` // since Started
+	Stopping  bool                `json:"stopping"`      // it accepts nobody any more and waits for its sessions
+	Listeners map[Protocol]string `json:"listeners"`     // protocol to host:port
+	Metrics   string              `json:"metrics"`       // host:port of metrics and healthz; empty: not offered
+	Counts    Counts              `json:"counts"`
+	Sessions  []Session           `json:"sessions"` // the oldest first; never null
+}
+
+// Counts are what a gateway has done since it started.
+type Counts struct {
+	SignIns      int64 `json:"signIns"`
+	Refused      int64 `json:"refused"`
+	MessagesSent int64 `json:"messagesSent"` // as far as the gateway has seen them accepted, by SMTP
 }
 
 // info describes a signed-in session. Server.mu is held.

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
+)
+
+// hookEvent is what a hook's command reads on its standard input: one JSON
+// object. It holds no secret. What an event does not have is empty or left out.
+type hookEvent struct {
+	SchemaVersion int       `json:"schemaVersion"`
+	Event         string    `json:"event"` // expiring, sign-in-required, refused, decoy
+	Time          time.Time `json:"time"`  // UTC
+	AppPassword   string    `json:"appPassword"`
+	ID            string    `json:"id"`
+	Profile       string    `json:"profile"`
+	Mailbox       string    `json:"mailbox"`
+	Protocol      string    `json:"protocol"`
+	Address       string    `json:"address"` // the mail program's, without the port
+	User          string    `json:"user"`    // as it was typed; of refused only
+	Reason        string    `json:"reason"`  // as the log has it
+	Message       string    `json:"message"` // what happened, what to do, whose move it is
+
+	Count    int        `json:"count,omitempty"`    // of refused: how many this one stands for
+	Expires  *time.Time `json:"expires,omitempty"`  // of expiring
+	DaysLeft int        `json:"daysLeft,omitempty"` // of expiring, rounded up
+	Number   int        `json:"aadsts,omitempty"`   // of sign-in-required: Entra's error number
+	Mover    string     `json:"mover,omitempty"`    // of sign-in-required: you, administrator, Microsoft or o365pw
+	Fix      string     `json:"fix,omitempty"`      // of sign-in-required: what to run or to set
+}
+
+func eventOf(kind string, e gateway.Event) hookEvent {
+	v := hookEvent{
+		SchemaVersion: schemaVersion, Event: kind, Time: e.Time.UTC().Truncate(time.Second),
+		AppPassword: e.Grant.Name, ID: e.Grant.ID, Profile: e.Grant.Profile, Mailbox: e.Grant.Mailbox,
+		Protocol: string(e.Protocol), Reason: string(e.Reason),
+	}
+	if e.Remote.IsValid() {
+		v.Address = e.Remote.Addr().String()
+	}
+	return v
+}
+
+// refusedMessages say of each reason what happened and what to do about it.
+var refusedMessages = map[gateway.Reason]string{
+	gateway.BadCredentials:     "no app password here has this password; if the mail program is yours, type it anew (o365pw show --password NAME), else somebody is guessing",
+	gateway.ProtocolNotAllowed: "the app password is right, but not for this protocol; make one that is (o365pw create --allow …)",
+	gateway.NetworkNotAllowed:  "the app password is right, but not for this network; if the mail program is yours, make one that is (o365pw create --network …), else revoke it: somebody has it (o365pw revoke NAME)",
+	gateway.MailboxNotAllowed:  "the app password is right, but not for this user name; put its mailbox's address into the mail program",
+	gateway.Expired:            "the app password has expired; make a new one and put it into the mail program (o365pw create)",
+	gateway.Revoked:            "the app password was revoked; take it out of the mail program, or make a new one (o365pw create)",
+	gateway.Unavailable:        "Entra or the mail server could not be asked, or too many sign-ins have failed; wait, and look at the gateway's log if it goes on",
+	gateway.Policy:             "the app password is right, but the organisation does not let it in; its administrator's move: the gateway's log has the cause",
+}
+
+func refusedEvent(e gateway.Event) hookEvent {
+	v := eventOf("refused", e)
+	v.User, v.Count = e.User, 1
+	v.Message = "A sign-in was refused: " + cmp.Or(refusedMessages[e.Reason], v.Reason) + "."
+	return v
+}
+
+func manyRefusedEvent(now time.Time, n int) hookEvent {
+	return hookEvent{
+		SchemaVersion: schemaVersion, Event: "refused", Time: now.UTC().Truncate(time.Second), Count: n,
+		Message: fmt.Sprintf("%d more sign-ins were refused within a minute; the gateway's log has each of them.", n),
+	}
+}
+
+func decoyEvent(e gateway.Event) hookEvent {
+	v := eventOf("decoy", e)
+	v.Message = fmt.Sprintf("The decoy app password %q was used from %s: somebody has seen what only you should have. "+
+		"Your move: find out where it lay, and revoke what lay beside it (o365pw list, o365pw revoke NAME).", v.AppPassword, v.Address)
+	return v
+}
+
+func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
+	v := hookEvent{
+		SchemaVersion: schemaVersion, Event: "expiring", Time: now.UTC().Truncate(time.Second),
+		AppPassword: rec.Name, ID: rec.ID, Profile: rec.Profile, Expires: utc(rec.Expires), DaysLeft: daysLeft(rec, now),
+	}
+	if len(rec.Mailboxes) > 0 {
+		v.Mailbox = rec.Mailboxes[0]
+	}
+	v.Message = fmt.Sprintf("The app password %q ends in %s. Your move: make a new one (o365pw create), put it into the mail program, and revoke this one (o365pw revoke %s).",
+		rec.Name, plural(v.DaysLeft, "day"), asArgument(rec.Name))
+	return v
+}
+
+func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
+	v := eventOf("sign-in-required", e)
+	v.Number = cause.Number()
+	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
+	if v.Number != 0 {
+		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
+	}
+	x, ok := entra.Explain(v.Number)
+	if !ok {
+		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
+		return v
+	}
+	v.Mover = x.Mover
+	v.Fix = strings.NewReplacer("NAME", asArgument(v.AppPassword)).Replace(x.Fix)
+	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
+	return v
+}
+
+func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }
