@@ -167,7 +167,7 @@ func healthTargets(records []apppassword.Record, now time.Time) []healthTarget {
 	for _, rec := range records {
 		protocols := gateway.Protocols()
 		i := slices.IndexFunc(protocols, func(p gateway.Protocol) bool { return slices.Contains(rec.Allow, string(p)) })
-		if i < 0 || !inForce(rec, now) || len(rec.Mailboxes) == 0 {
+		if i < 0 || rec.Decoy || !inForce(rec, now) || len(rec.Mailboxes) == 0 {
 			continue
 		}
 		t := healthTarget{rec, protocols[i]}

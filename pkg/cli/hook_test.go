@@ -20,7 +20,7 @@ import (
 
 // hooksOf is a hooks that nothing runs, so that its queues can be looked at.
 func hooksOf(c config.Hooks, log *slog.Logger) *hooks {
-	h := &hooks{configured: func() config.Hooks { return c }, records: func() []apppassword.Record { return nil }, told: &toldInMemory{}, now: time.Now, log: log}
+	h := &hooks{configured: func() config.Hooks { return c }, records: func() []apppassword.Record { return nil }, told: &apppassword.UsageRecorder{}, now: time.Now, log: log}
 	return h.ready()
 }
 
@@ -151,7 +151,7 @@ func TestHookExpiring(t *testing.T) {
 	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	rec := apppassword.Record{ID: "1", Name: "mutt", Profile: "work", Mailboxes: []string{"alice@contoso.com"}, Created: created, Expires: created.Add(100 * day)}
 	now := created
-	told := &toldInMemory{}
+	told := &apppassword.UsageRecorder{}
 	start := func() *hooks { // a gateway is started again every day
 		h := hooksOf(allHooks, slog.New(slog.DiscardHandler))
 		h.told, h.now, h.records = told, func() time.Time { return now }, func() []apppassword.Record { return []apppassword.Record{rec} }
@@ -179,17 +179,17 @@ func TestHookExpiring(t *testing.T) {
 	if got := live(100); !slices.Equal(got, []int{30, 7, 1}) {
 		t.Errorf("a hundred days: told with %v left", got)
 	}
-	told, rec.Expires = &toldInMemory{}, created.Add(7*day)
+	told, rec.Expires = &apppassword.UsageRecorder{}, created.Add(7*day)
 	if got := live(7); !slices.Equal(got, []int{1}) {
 		t.Errorf("seven days: told with %v left", got)
 	}
-	told, rec.Revoked = &toldInMemory{}, created
+	told, rec.Revoked = &apppassword.UsageRecorder{}, created
 	if got := live(7); len(got) != 0 {
 		t.Errorf("revoked: told with %v left", got)
 	}
 
 	// What was not carried out is told again.
-	told, rec.Revoked = &toldInMemory{}, time.Time{}
+	told, rec.Revoked = &apppassword.UsageRecorder{}, time.Time{}
 	now = rec.Expires.Add(-time.Hour)
 	for range 2 {
 		h := start()

@@ -51,7 +51,7 @@ type hooks struct {
 	configured func() config.Hooks // as they are now
 	environ    []string            // of the commands
 	records    func() []apppassword.Record
-	told       expiryTold
+	told       *apppassword.UsageRecorder // which warnings of an end were given
 	now        func() time.Time
 	limit      time.Duration // of one command; 0: hookLimit
 	log        *slog.Logger
@@ -63,36 +63,6 @@ type hooks struct {
 	window time.Time            // when the minute of on_refused began
 	ran    int                  // refusals told in it
 	held   int                  // and those that were not
-}
-
-// expiryTold remembers the warnings of an app password's end that were given.
-type expiryTold interface {
-	// Told gives the least number of days before the end that was told of;
-	// 0: none.
-	Told(id string) (days int)
-	SetTold(id string, days int) error
-}
-
-// toldInMemory is an [expiryTold] that forgets when the program ends.
-type toldInMemory struct {
-	mu   sync.Mutex
-	days map[string]int
-}
-
-func (t *toldInMemory) Told(id string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.days[id]
-}
-
-func (t *toldInMemory) SetTold(id string, days int) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.days == nil {
-		t.days = map[string]int{}
-	}
-	t.days[id] = days
-	return nil
 }
 
 // hookRun is one event for a command. done, where there is one, is called when
@@ -260,21 +230,17 @@ func (h *hooks) checkExpiries() {
 	now := h.now()
 	for _, rec := range h.records() {
 		days := expiryStep(rec, now)
-		if told := h.told.Told(rec.ID); days == 0 || told != 0 && told <= days {
+		if told, any := h.told.Told(rec.ID); days == 0 || any && told <= days {
 			continue
 		}
-		h.queue(onExpiring, hookRun{event: expiringEvent(rec, now), done: func() {
-			if err := h.told.SetTold(rec.ID, days); err != nil {
-				h.log.Warn("cannot note that an expiry was told; it will be told again", "app_password", rec.Name, "id", rec.ID, "error", err)
-			}
-		}})
+		h.queue(onExpiring, hookRun{event: expiringEvent(rec, now), done: func() { h.told.NoteTold(rec.ID, days) }})
 	}
 }
 
 // expiryStep gives which of expiryDays the app password has come to; 0: none.
 // One that was made for no longer than that has never been further away.
 func expiryStep(rec apppassword.Record, now time.Time) int {
-	if rec.Expires.IsZero() || !inForce(rec, now) {
+	if rec.Expires.IsZero() || rec.Decoy || !inForce(rec, now) {
 		return 0
 	}
 	for _, days := range expiryDays {

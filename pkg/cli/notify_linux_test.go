@@ -62,9 +62,9 @@ func TestServeReloadWarns(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t)
 	p, l, _ := m.serve("metrics = \"127.0.0.1:0\"\n")
-	m.edit("config.toml", `pop3 = ""`, `pop3 = "127.0.0.1:0"`)
+	m.edit("config.toml", `pop3 = "127.0.0.1:0"`, `pop3 = ""`)
 	m.edit("config.toml", `metrics = "127.0.0.1:0"`, `metrics = ""`)
-	m.edit("config.toml", `smtp = ""`, `smtp = "127.0.0.1:0"`)
+	m.edit("config.toml", `smtp = "127.0.0.1:0"`, `smtp = "127.0.0.1:1"`)
 	p.signal(syscall.SIGHUP)
 	l.await(t, `takes effect at the next start","keys":"pop3, smtp, metrics"`)
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/gateway"
@@ -135,6 +136,7 @@ type gatewayRun struct {
 	names     []string     // on its certificate
 	caFile    string       // empty with a certificate of one's own
 	observer  *observer
+	audit     *audit.Writer
 	notify    *notifier
 	draining  atomic.Bool
 	log       *slog.Logger
@@ -219,31 +221,10 @@ func (o serveOptions) override(s config.Gateway) config.Gateway {
 	for p, addr := range map[gateway.Protocol]*string{gateway.IMAP: &s.IMAP, gateway.POP3: &s.POP3, gateway.SMTP: &s.SMTP} {
 		if l := o.listen[p]; l != nil && l.given {
 			*addr = l.addr
+			s.Unnamed = slices.DeleteFunc(slices.Clone(s.Unnamed), func(name string) bool { return name == string(p) })
 		}
 	}
 	return s
-}
-
-// newObserver makes those who are told of the gateway's events.
-func (g *gatewayRun) newObserver() *observer {
-	m := &metrics{
-		records:  g.verifier.Records,
-		sessions: func() []gateway.Session { return g.server.Sessions() },
-		tokenAge: func(rec apppassword.Record) (time.Duration, bool) {
-			return g.verifier.Tokens.Age(apppassword.CredentialKey(rec))
-		},
-		now: g.a.Now,
-	}
-	h := &hooks{
-		configured: func() config.Hooks {
-			if cfg := g.cfg.Load(); cfg != nil {
-				return cfg.Hooks
-			}
-			return config.Hooks{}
-		},
-		environ: hookEnviron(os.Environ()), records: g.verifier.Records, told: &toldInMemory{}, now: g.a.Now, log: g.log,
-	}
-	return &observer{metrics: m, hooks: h.ready()}
 }
 
 var logFormats = []string{"text", "json"}
@@ -336,6 +317,12 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 		}
 		host, _, _ := net.SplitHostPort(addrs[p])
 		ln, err := net.Listen(networkOf(addrs[p]), addrs[p])
+		if err != nil && slices.Contains(settings.Unnamed, string(p)) {
+			// A configuration from before there was this protocol must not keep
+			// the others from being served.
+			g.a.warn("nothing listens for %s: %v; set %s = … in [gateway], or %[1]s = \"\" to leave it out", p, err, p)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("listen for %s on %s: %w", p, addrs[p], err)
 		}

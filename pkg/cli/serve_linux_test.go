@@ -57,6 +57,12 @@ func (l *log) await(t *testing.T, pattern string) []string {
 func (m *machine) serve(more string) (*process, *log, string) {
 	m.t.Helper()
 	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"127.0.0.1:0\"\nsmtp = \"127.0.0.1:0\"\nrevalidate = \"1s\"\n" + more)
+	return m.serving()
+}
+
+// serving runs the gateway as it is configured.
+func (m *machine) serving() (*process, *log, string) {
+	m.t.Helper()
 	p := m.start("serve")
 	l := &log{}
 	p.cmd.Stdout, p.cmd.Stderr = l, l

@@ -61,6 +61,7 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	defer cancel()
 	wg.Go(func() { g.verifier.Watch(serving, g.server.Recheck) })
 	wg.Go(func() { g.observer.hooks.run(serving) })
+	wg.Go(func() { g.observer.usage.Run(serving) })
 	wg.Go(func() { g.notify.run(serving) })
 	if g.metricsLn != nil {
 		wg.Go(func() { g.serveMetrics(serving) })
@@ -78,7 +79,19 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	err := g.server.Serve(ctx, g.listeners)
 	cancel()
 	wg.Wait()
+	g.endTrail()
 	return err
+}
+
+// endTrail writes what the audit log still lacks, as far as that can be done
+// in a moment.
+func (g *gatewayRun) endTrail() {
+	g.observer.trail.flush()
+	ctx, cancel := context.WithTimeout(context.Background(), auditLimit)
+	defer cancel()
+	if err := g.audit.Close(ctx); err != nil {
+		g.log.Error("the audit log lacks entries", "error", err)
+	}
 }
 
 func (g *gatewayRun) status() gateway.Status {

@@ -89,7 +89,7 @@ func TestLoad(t *testing.T) {
 				CloudName: "global", Cloud: global, Keychain: "system"},
 		},
 		Clouds: map[string]Cloud{"lab": lab},
-		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", Metrics: "[::1]:9365", TLSCert: "/etc/ssl/mail.pem",
+		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", Unnamed: []string{"pop3"}, Metrics: "[::1]:9365", TLSCert: "/etc/ssl/mail.pem",
 			TLSKey: filepath.Join(dir, "mail.key"), Revalidate: 30 * time.Second},
 		Hooks: Hooks{OnExpiring: "/usr/local/bin/tell expiring", OnSignInRequired: "tell sign-in", OnRefused: "cat >> refused.log", OnDecoy: "page\nme"},
 	}

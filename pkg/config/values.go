@@ -287,10 +287,14 @@ func (r *reader) gateway(f fileGateway) Gateway {
 		into  *string
 	}{{"imap", f.IMAP, &g.IMAP}, {"pop3", f.POP3, &g.POP3}, {"smtp", f.SMTP, &g.SMTP}} {
 		if l.value == nil {
+			g.Unnamed = append(g.Unnamed, l.key)
 			continue
 		}
 		*l.into = *l.value
 		r.checked(path{"gateway", l.key}, *l.value, checkListen)
+	}
+	if len(g.Unnamed) == len(protocols) {
+		g.Unnamed = nil
 	}
 	g.Metrics = f.Metrics
 	r.checked(path{"gateway", "metrics"}, f.Metrics, checkListen)

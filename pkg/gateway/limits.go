@@ -27,6 +27,9 @@ const (
 	maxSources = 10_000
 )
 
+// errPutOff is why a sign-in was refused without a look at its password.
+var errPutOff = errors.New("put off unseen")
+
 // limits slows down who guesses passwords: each wrong one costs its address,
 // and the user name it was tried for, a delay that grows. A right password is
 // never delayed, so that a program with an old password, trying for ever, does
@@ -79,7 +82,7 @@ func (l *limits) check(addr netip.Addr, user string) error {
 		if s.settle(now); len(s.delayed) >= maxDelayed {
 			wait := slices.MinFunc(s.delayed, time.Time.Compare).Sub(now).Round(time.Second)
 			return &Refusal{Reason: Unavailable, Public: fmt.Sprintf("too many wrong passwords; try again in %s", cmp.Or(wait, time.Second)),
-				Err: errors.New("put off unseen: too many wrong passwords from this " + strings.Fields(key)[0])}
+				Err: fmt.Errorf("%w: too many wrong passwords from this %s", errPutOff, strings.Fields(key)[0])}
 		}
 	}
 	return nil

@@ -155,16 +155,25 @@ func (s *session) talk(ctx context.Context) error {
 			user = "(an app password)"
 		}
 		s.tell(Event{Kind: Refused, User: user, Grant: grant, Reason: refusal.Reason, Cause: refusal.Err})
-		if refusal.wrongPassword() {
-			if err := s.pause(ctx, s.server.limits.failed(s.client.remote.Addr(), cred.user)); err != nil {
-				return err
-			}
+		if err := s.pause(ctx, s.penalty(refusal, cred.user)); err != nil {
+			return err
 		}
 		if err := s.proto.refuse(s, refusal); err != nil {
 			return err
 		}
 	}
 	return &ending{public: "too many sign-ins were refused", cause: errors.New("too many sign-ins were refused")}
+}
+
+// penalty is how long a client waits for its refusal.
+func (s *session) penalty(r *Refusal, user string) time.Duration {
+	switch {
+	case r.wrongPassword():
+		return s.server.limits.failed(s.client.remote.Addr(), user)
+	case errors.Is(r, errPutOff):
+		return firstDelay
+	}
+	return 0
 }
 
 // pause keeps a client waiting for its refusal.
