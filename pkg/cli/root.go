@@ -13,8 +13,8 @@ func newRoot(a *app) *cobra.Command {
 		Use:   "o365pw",
 		Short: "App passwords that open Microsoft 365 mailboxes",
 		Long: `o365pw makes app passwords for Microsoft 365 mailboxes and runs the gateway on
-which old mail programs sign in with them over IMAP, although Exchange Online
-takes only OAuth 2.0.
+which old mail programs sign in with them over IMAP, POP3 and SMTP, although
+Exchange Online takes only OAuth 2.0.
 
 ` + exitCodeHelp,
 		Example: `  o365pw demo                              see it work, without a tenant
