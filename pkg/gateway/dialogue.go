@@ -45,6 +45,27 @@ func (d *dialogue) start(s *session, up *upstream, whole func([]byte, bool, expe
 	d.changed.L = &d.mu
 }
 
+// serve has do serve each of the client's commands, until its end of file. A
+// command that some servers might take for two is answered by garbled.
+func (d *dialogue) serve(limit int, garbled string, do func(line []byte) error) error {
+	for {
+		line, err := d.command(limit)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case bytes.ContainsAny(line, "\r\x00"): // some take a bare CR for a line's end
+			err = d.answer(garbled)
+		default:
+			err = do(line)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // command reads the client's next command, without its line end. What is to go
 // upstream goes before the client is waited for.
 func (d *dialogue) command(limit int) ([]byte, error) {
@@ -63,10 +84,6 @@ func (d *dialogue) command(limit int) ([]byte, error) {
 	}
 	return withoutEOL(line), nil
 }
-
-// clean says whether every server takes a command for one line. Some take a
-// bare CR for the end of one.
-func clean(line []byte) bool { return !bytes.ContainsAny(line, "\r\x00") }
 
 // pass sends a command on, with the line end that servers want.
 func (d *dialogue) pass(line []byte, want expected) error {

@@ -218,15 +218,7 @@ func imapLogin(s *session, cmd imapCommand) (*credentials, error) {
 // imapAuthenticate is RFC 9051 section 6.2.2, with the initial response of
 // RFC 4959.
 func imapAuthenticate(s *session, cmd imapCommand) (*credentials, error) {
-	mechanism, initial, hasInitial := strings.Cut(string(cmd.args), " ")
-	if initial == "=" { // an empty one
-		initial = ""
-	}
-	x := saslExchange{s: s, prompt: "+ "}
-	if hasInitial && !x.begin(initial) {
-		return nil, imapAnswer("BAD initial response is not base64")
-	}
-	cred, err := x.run(mechanism)
+	cred, err := s.authenticate(string(cmd.args), "+ ")
 	if p, ok := errors.AsType[saslProblem](err); ok {
 		return nil, imapSASLAnswers[p]
 	}
@@ -237,6 +229,7 @@ var imapSASLAnswers = map[saslProblem]imapAnswer{
 	saslUnknown:   "NO mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   imapPrivacy,
 	saslCancelled: "BAD AUTHENTICATE cancelled",
+	saslInitial:   "BAD initial response is not base64",
 	saslEncoding:  "BAD response is not base64",
 	saslMalformed: "BAD malformed PLAIN response",
 	saslBehalf:    "NO [AUTHORIZATIONFAILED] signing in on behalf of somebody else is not supported",

@@ -172,21 +172,13 @@ func pop3Pass(s *session, password string) (*credentials, error) {
 // pop3Auth is RFC 5034. Without a mechanism it lists those there are, as
 // servers did before that and as some clients still ask.
 func pop3Auth(s *session, args string) (*credentials, error) {
-	mechanism, initial, hasInitial := strings.Cut(args, " ")
-	if mechanism == "" {
+	if args == "" {
 		if !s.client.private() {
 			return nil, pop3Privacy
 		}
 		return nil, s.reply("+OK\r\nPLAIN\r\nLOGIN\r\n.")
 	}
-	if initial == "=" { // an empty one
-		initial = ""
-	}
-	x := saslExchange{s: s, prompt: "+ "}
-	if hasInitial && !x.begin(initial) {
-		return nil, pop3SASLAnswers[saslEncoding]
-	}
-	cred, err := x.run(mechanism)
+	cred, err := s.authenticate(args, "+ ")
 	if p, ok := errors.AsType[saslProblem](err); ok {
 		return nil, pop3SASLAnswers[p]
 	}
@@ -197,6 +189,7 @@ var pop3SASLAnswers = map[saslProblem]pop3Answer{
 	saslUnknown:   "mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   pop3Privacy,
 	saslCancelled: "AUTH cancelled",
+	saslInitial:   "response is not base64",
 	saslEncoding:  "response is not base64",
 	saslMalformed: "malformed PLAIN response",
 	saslBehalf:    "[AUTH] signing in on behalf of somebody else is not supported",

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"errors"
-	"io"
 	"strings"
 )
 
@@ -29,25 +27,11 @@ func pop3Whole(line []byte, first bool, want expected) bool {
 }
 
 func (r *pop3Relay) fromClient() error {
-	for {
-		line, err := r.command(pop3MaxLine)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.do(line); err != nil {
-			return err
-		}
-	}
+	return r.serve(pop3MaxLine, "-ERR a command is one line of text", r.do)
 }
 
 // do serves one command in the transaction state (RFC 1939 section 5).
 func (r *pop3Relay) do(line []byte) error {
-	if !clean(line) {
-		return r.answer("-ERR a command is one line of text")
-	}
 	verb, args := pop3Command(line)
 	switch verb {
 	case "STAT", "NOOP", "RSET", "QUIT", "UTF8":

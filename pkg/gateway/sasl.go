@@ -33,7 +33,8 @@ const (
 	saslUnknown   saslProblem = iota + 1 // no such mechanism
 	saslInClear                          // the connection would show the password
 	saslCancelled                        // by the client
-	saslEncoding                         // not base64
+	saslInitial                          // the initial response is not base64
+	saslEncoding                         // a later one is not
 	saslMalformed                        // not of PLAIN's form
 	saslBehalf                           // another identity to act as
 	saslLong
@@ -41,19 +42,26 @@ const (
 )
 
 func (p saslProblem) Error() string {
-	return [...]string{"", "no such mechanism", "not in clear", "cancelled", "not base64", "malformed", "on behalf of another", "too long", "a NUL"}[p]
+	return [...]string{"", "no such mechanism", "not in clear", "cancelled", "not base64", "not base64", "malformed", "on behalf of another", "too long", "a NUL"}[p]
 }
 
-// begin takes the initial response that came with the command.
-func (x *saslExchange) begin(encoded string) bool {
-	response, err := base64.StdEncoding.DecodeString(encoded)
-	x.initial = &response
-	return err == nil
-}
-
-// run asks the client for its credentials. The error is a saslProblem, or the
-// connection is over.
-func (x *saslExchange) run(mechanism string) (*credentials, error) {
+// authenticate asks the client for its credentials. args are those of
+// AUTHENTICATE or AUTH: a mechanism and, if the client sends it at once, its
+// first response (RFC 4959, RFC 5034, RFC 4954). The error is a saslProblem, or
+// the connection is over.
+func (s *session) authenticate(args, prompt string) (*credentials, error) {
+	mechanism, initial, _ := strings.Cut(args, " ")
+	x := saslExchange{s: s, prompt: prompt}
+	if initial = strings.TrimSpace(initial); initial != "" {
+		if initial == "=" { // an empty one
+			initial = ""
+		}
+		response, err := base64.StdEncoding.DecodeString(initial)
+		if err != nil {
+			return nil, saslInitial
+		}
+		x.initial = &response
+	}
 	plain := strings.EqualFold(mechanism, "PLAIN")
 	switch {
 	case !plain && !strings.EqualFold(mechanism, "LOGIN"):

@@ -178,17 +178,7 @@ func smtpName(name string) string {
 
 // smtpAuth is RFC 4954 section 4.
 func smtpAuth(s *session, args string) (*credentials, error) {
-	mechanism, initial, _ := strings.Cut(args, " ")
-	initial = strings.TrimSpace(initial)
-	hasInitial := initial != ""
-	if initial == "=" { // an empty one
-		initial = ""
-	}
-	x := saslExchange{s: s, prompt: "334 "}
-	if hasInitial && !x.begin(initial) {
-		return nil, smtpSASLAnswers[saslEncoding]
-	}
-	cred, err := x.run(mechanism)
+	cred, err := s.authenticate(args, "334 ")
 	if p, ok := errors.AsType[saslProblem](err); ok {
 		return nil, smtpSASLAnswers[p]
 	}
@@ -199,6 +189,7 @@ var smtpSASLAnswers = map[saslProblem]smtpAnswer{
 	saslUnknown:   "504 5.5.4 mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   "538 5.7.11 a password is not taken in clear from another machine; use TLS or STARTTLS",
 	saslCancelled: "501 5.7.0 AUTH cancelled",
+	saslInitial:   "501 5.5.2 response is not base64",
 	saslEncoding:  "501 5.5.2 response is not base64",
 	saslMalformed: "501 5.5.2 malformed PLAIN response",
 	saslBehalf:    "535 5.7.8 signing in on behalf of somebody else is not supported",

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,26 +32,12 @@ func newSMTPRelay(s *session, up *upstream, grant Grant) relay {
 func smtpWhole(line []byte, _ bool, _ expected) bool { return len(line) < 4 || line[3] != '-' }
 
 func (r *smtpRelay) fromClient() error {
-	for {
-		line, err := r.command(smtpMaxLine)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.do(line); err != nil {
-			return err
-		}
-	}
+	return r.serve(smtpMaxLine, "500 5.5.2 a command is one line of text", r.do)
 }
 
 // do serves one command after sign-in (RFC 5321 section 4.1). What it does not
 // know cannot be passed on: it could be followed by anything.
 func (r *smtpRelay) do(line []byte) error {
-	if !clean(line) {
-		return r.answer("500 5.5.2 a command is one line of text")
-	}
 	verb, args := smtpCommand(line)
 	switch verb {
 	case "EHLO", "HELO", "RSET":
