@@ -56,6 +56,9 @@ type soak struct {
 // pools and caches to fill.
 const rounds = 6
 
+// stagger is the time between the first visits of two mail programs.
+const stagger = 20 * time.Millisecond
+
 // count is what a process holds.
 type count struct {
 	goroutines, descriptors int
@@ -95,6 +98,12 @@ func (s *soak) round(ctx context.Context, length time.Duration) error {
 	var wg sync.WaitGroup
 	for i := range s.sessions {
 		wg.Go(func() {
+			// They come one after the other, since what is looked for is growth,
+			// not what a storm of 1,000 handshakes does under the race detector.
+			select {
+			case <-time.After(time.Duration(i) * stagger):
+			case <-ctx.Done():
+			}
 			for n := 0; ctx.Err() == nil; n++ {
 				if err := s.lab.session(ctx, i+n); err != nil && ctx.Err() == nil {
 					s.fault(err)

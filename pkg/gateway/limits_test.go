@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -207,5 +208,31 @@ func TestQuota(t *testing.T) {
 		if wait := reserve(false); wait != 10*time.Minute {
 			t.Errorf("wait %s", wait)
 		}
+	})
+}
+
+// TestGreetingInAStorm: where many come at once, a TLS client that is slow to
+// begin is not greeted in clear.
+func TestGreetingInAStorm(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, r *rig) {
+		var crowd []net.Conn
+		for i := range 499 {
+			crowd = append(crowd, r.connect(fmt.Sprintf("127.0.0.1:%d", i+1)))
+		}
+		raw := r.connect("127.0.0.1:1000")
+		time.Sleep(time.Second)
+		conn := tls.Client(raw, r.trust)
+		expectLine(t, bufio.NewReader(conn), "* OK")
+		for _, c := range append(crowd, raw) {
+			_ = c.Close()
+		}
+		synctest.Wait()
+		alone := r.connect("127.0.0.1:2000")
+		began := time.Now()
+		expectLine(t, bufio.NewReader(alone), "* OK")
+		if took := time.Since(began); took != r.server.greetAfter() {
+			t.Errorf("alone, it took %s", took)
+		}
+		_ = alone.Close()
 	})
 }

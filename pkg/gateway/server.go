@@ -44,9 +44,10 @@ type Server struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// GreetAfter is how long a new connection may be silent before it is
-	// greeted in clear. 0: 400 ms. A TLS client that is
-	// silent for longer cannot be saved, a clear-text client waits so long for
-	// its greeting: see session.open for how 400 ms were chosen.
+	// greeted in clear. 0: 400 ms. A TLS client that is silent for longer cannot
+	// be saved, a clear-text client waits so long for its greeting: see
+	// session.open for how 400 ms were chosen. Where many connections come at
+	// once, all wait longer.
 	GreetAfter time.Duration
 
 	// SignInTimeout is how long a client has to sign in, not counting the

@@ -202,7 +202,7 @@ func (s *session) pause(ctx context.Context, wait time.Duration) error {
 // clear-text client waits once for each connection.
 func (s *session) open(ctx context.Context) error {
 	s.setDeadline(time.Now().Add(s.server.signInTimeout()))
-	implicit, err := s.client.startsTLS(s.server.greetAfter(), s.deadline)
+	implicit, err := s.client.startsTLS(s.server.silence(), s.deadline)
 	if err != nil {
 		return err
 	}
@@ -226,6 +226,15 @@ func (s *session) upgrade(ctx context.Context, ready string) error {
 		return err
 	}
 	return s.startTLS(ctx)
+}
+
+// silence is how long a client may be silent before it is greeted. When all
+// come back at once, as after an outage, the machine is busy with handshakes,
+// and so may theirs be: each that has not signed in adds two milliseconds.
+func (s *Server) silence() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.greetAfter() + min(time.Duration(s.pending-1)*2*time.Millisecond, 5*time.Second)
 }
 
 // startTLS makes the client's connection a TLS one.
