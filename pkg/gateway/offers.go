@@ -73,14 +73,11 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 	for i, u := range upstreams {
 		wg.Go(func() {
 			lists[i] = s.offers.ask(u.Address, func() ([]string, error) {
-				up, err := s.dial(ctx, u)
+				list, err := s.askUpstream(ctx, p, u)
 				if err != nil {
-					return nil, err
+					s.log().Info("cannot ask the upstream what it can do; clients are told what is known of it", "protocol", string(name), "cause", err)
 				}
-				defer up.close()
-				stop := whenDone(ctx, up.interrupt)
-				defer stop()
-				return p.offers(ctx, up)
+				return list, err
 			})
 		})
 	}
@@ -100,6 +97,17 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 		}
 	}
 	return common
+}
+
+func (s *Server) askUpstream(ctx context.Context, p protocol, u Upstream) ([]string, error) {
+	up, err := s.dial(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	defer up.close()
+	stop := whenDone(ctx, up.interrupt)
+	defer stop()
+	return p.offers(ctx, up)
 }
 
 // lesser is the one of two lines of an extension that promises less: SIZE has
