@@ -38,6 +38,11 @@ func freePorts(t *testing.T, n int) []string {
 	return addrs
 }
 
+func port(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
+}
+
 // trust is what a client verifies the gateway by.
 func (l *lab) trust() *tls.Config {
 	l.t.Helper()
@@ -59,7 +64,7 @@ type session struct {
 
 func (l *lab) dial() *session {
 	l.t.Helper()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.gateway, l.trust())
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.gateway["imap"], l.trust())
 	must(l.t, err)
 	l.t.Cleanup(func() { conn.Close() })
 	s := &session{l.t, conn, bufio.NewReader(conn)}
@@ -204,8 +209,8 @@ func pemBlock(kind string, der []byte) []byte {
 func (l *lab) ways() map[string]func() (*imapclient.Client, error) {
 	o := &imapclient.Options{TLSConfig: l.trust()}
 	return map[string]func() (*imapclient.Client, error){
-		"TLS":      func() (*imapclient.Client, error) { return imapclient.DialTLS(l.gateway, o) },
-		"STARTTLS": func() (*imapclient.Client, error) { return imapclient.DialStartTLS(l.gateway, o) },
-		"clear":    func() (*imapclient.Client, error) { return imapclient.DialInsecure(l.gateway, o) },
+		"TLS":      func() (*imapclient.Client, error) { return imapclient.DialTLS(l.gateway["imap"], o) },
+		"STARTTLS": func() (*imapclient.Client, error) { return imapclient.DialStartTLS(l.gateway["imap"], o) },
+		"clear":    func() (*imapclient.Client, error) { return imapclient.DialInsecure(l.gateway["imap"], o) },
 	}
 }

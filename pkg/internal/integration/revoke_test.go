@@ -30,9 +30,9 @@ func TestRevoke(t *testing.T) {
 	// then, a few megabytes, is in curl's socket and cannot be taken back.
 	l.file("curlrc", []byte("user = \""+mailbox+":"+password+"\"\n"))
 	curl := l.start("curl", "--config", l.dir+"/curlrc", "--silent", "--show-error", "--cacert", l.ca, "--limit-rate", "500k",
-		"--output", l.dir+"/part", "imaps://"+l.gateway+"/INBOX/;UID=14")
+		"--output", l.dir+"/part", "imaps://"+l.gateway["imap"]+"/INBOX/;UID=14")
 	// Python waits in IDLE for news.
-	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway, l.ca, mailbox, password)
+	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway["imap"], l.ca, mailbox, password)
 	python.await("idling")
 	stalled := l.signIn(password) // a client that asks for much and reads nothing
 	stalled.send("f UID FETCH 1:* (BODY.PEEK[])")
