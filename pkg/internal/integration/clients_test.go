@@ -4,9 +4,15 @@ package integration
 
 import (
 	"bytes"
+	"encoding/base64"
+	"io"
+	"mime"
+	"mime/multipart"
+	netmail "net/mail"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -27,8 +33,10 @@ type use struct {
 	mechanism string // where the client has several and one is chosen
 	run       func(*attempt) result
 	refusal   string            // how it reports a wrong password; a regular expression
+	silent    bool              // its exit code is 0 even so
 	cannot    map[string]string // why, by way; the others it can
-	note      string
+	skip      string            // the subject of a message that the client itself damages
+	note      string            // for the table
 }
 
 // ways are how a connection is secured, as the columns of the table have them.
@@ -39,12 +47,15 @@ type attempt struct {
 	*lab
 	use
 	way, password string
-	folder        string // for a reader: each message of INBOX goes into a file of its own there
-	to            string // for a sender
-	mail          string // for a sender: the message's file
-	unix          bool   // its line ends are LF
-	copied        []byte // what the sender says that it sent, if not the file
-	undo          func([]byte) []byte
+	folder        string              // for a reader: each message of INBOX goes into a file of its own there
+	to            string              // for a sender
+	mail          string              // for a sender: the message's file
+	unix          bool                // its line ends are LF
+	copied        []byte              // what the sender says that it sent, if not the file
+	attached      []byte              // what it has attached
+	undo          func([]byte) []byte // what the client does to a message by design
+	made          func([]byte) []byte // what it makes of one
+	headers       bool                // the client makes the header anew, and keeps its lines
 	want          []message
 }
 
@@ -143,7 +154,7 @@ func (a *attempt) send(m message) {
 	a.to = strings.ToLower(strings.NewReplacer("/", ".", " ", ".", "#", ".").Replace(a.t.Name()+"."+m.subject)) + "@example.org"
 	a.to = a.to[strings.Index(a.to, "each.")+5:]
 	a.mail = a.file("message.eml", m.data)
-	a.copied = nil
+	a.copied, a.attached = nil, nil
 }
 
 // refused runs a client with a wrong password.
@@ -153,7 +164,7 @@ func (a *attempt) refused() {
 	a.folder = t.TempDir()
 	a.send(outgoing(false)[0])
 	r := a.run(a)
-	if said := r.stdout + r.stderr; r.code == 0 || !regexp.MustCompile(a.refusal).MatchString(said) {
+	if said := r.stdout + r.stderr; r.code == 0 != a.silent || !regexp.MustCompile(a.refusal).MatchString(said) {
 		t.Errorf("exit code %d, without %s:\n%s", r.code, a.refusal, said)
 	}
 	a.checkFolder(nil)
@@ -179,8 +190,21 @@ func (a *attempt) checkFolder(want []message) {
 		}
 		found[subjectOf(data)] = data
 	}
-	if a.protocol == "pop3" { // it knows whole lines only (RFC 1939 section 3)
-		want = ended(want)
+	want = slices.Clone(want)
+	for i := range want {
+		if a.protocol == "pop3" { // which knows whole lines only (RFC 1939 section 3)
+			want[i].data = ended(want[i].data)
+		}
+		if a.made != nil {
+			want[i].data = a.made(want[i].data)
+		}
+	}
+	if a.skip != "" {
+		if len(want) > 0 && found[a.skip] == nil {
+			a.t.Errorf("%s is not there", a.skip)
+		}
+		delete(found, a.skip)
+		want = slices.DeleteFunc(want, func(m message) bool { return m.subject == a.skip })
 	}
 	checkMessages(a.t, a.t.Name(), found, want)
 }
@@ -202,10 +226,57 @@ func (a *attempt) checkSent(m message) {
 		want = a.copied
 	}
 	data := withoutReceived(t, got[0].data)
-	if a.undo != nil {
-		data = a.undo(data)
+	if a.made != nil {
+		data = a.made(data)
+	}
+	if a.headers {
+		checkHeaders(t, m.subject, data, want)
+		data, want = body(data), body(want)
 	}
 	checkSame(t, m.subject, data, want)
+	if a.attached != nil {
+		checkSame(t, m.subject+", the attachment", attachment(t, data), a.attached)
+	}
+}
+
+// checkHeaders wants the header's lines, in any order, but for those that the
+// client sets.
+func checkHeaders(t *testing.T, what string, got, want []byte) {
+	t.Helper()
+	lines := strings.Split(string(got[:len(got)-len(body(got))]), "\r\n")
+	for line := range strings.SplitSeq(string(want[:len(want)-len(body(want))]), "\r\n") {
+		name, _, _ := strings.Cut(line, ":")
+		kept := slices.ContainsFunc(lines, func(l string) bool { return strings.EqualFold(l, line) })
+		if !kept && !slices.Contains([]string{"Date", "To"}, name) {
+			t.Errorf("%s: the header has no %q: %q", what, line, lines)
+		}
+	}
+}
+
+func body(data []byte) []byte {
+	_, after, _ := bytes.Cut(data, []byte("\r\n\r\n"))
+	return after
+}
+
+// attachment is the one attachment of a message.
+func attachment(t *testing.T, data []byte) []byte {
+	t.Helper()
+	m, err := netmail.ReadMessage(bytes.NewReader(data))
+	must(t, err)
+	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	must(t, err)
+	for r := multipart.NewReader(m.Body, params["boundary"]); ; {
+		part, err := r.NextPart()
+		must(t, err)
+		if part.FileName() != "" {
+			if encoding := part.Header.Get("Content-Transfer-Encoding"); encoding != "base64" {
+				t.Fatalf("the attachment is in %q", encoding)
+			}
+			out, err := io.ReadAll(base64.NewDecoder(base64.StdEncoding, part))
+			must(t, err)
+			return out
+		}
+	}
 }
 
 // received is the line that Dovecot puts before what is sent.
@@ -230,16 +301,12 @@ func subjectOf(data []byte) string {
 	return ""
 }
 
-// ended are messages whose last lines have ends.
-func ended(list []message) []message {
-	var out []message
-	for _, m := range list {
-		if !bytes.HasSuffix(m.data, []byte("\r\n")) {
-			m.data = append(bytes.Clone(m.data), "\r\n"...)
-		}
-		out = append(out, m)
+// ended gives the last line an end.
+func ended(data []byte) []byte {
+	if bytes.HasSuffix(data, []byte("\r\n")) {
+		return data
 	}
-	return out
+	return append(bytes.Clone(data), "\r\n"...)
 }
 
 // cell is a place in the table of docs/clients.md.

@@ -138,11 +138,17 @@ sslcacertfile = %s
 folderfilter = lambda name: name == "INBOX"
 `, a.dir, maildir, a.port(), mailbox, a.password, a.pick("no", "no", "yes"), a.pick("no", "yes", "no"), a.ca))
 	r := a.try("", "offlineimap", "-c", rc, "-o", "-u", "basic")
-	a.unix = true
+	a.unix, a.undo = true, withoutEpilogue
 	if r.code == 0 {
 		a.collect(filepath.Join(maildir, "INBOX"))
 	}
 	return r
+}
+
+// withoutEpilogue takes out the empty line that Python's email package puts
+// after a multipart within another one.
+func withoutEpilogue(data []byte) []byte {
+	return bytes.Replace(data, []byte("\n--i--\n\n--o\n"), []byte("\n--i--\n--o\n"), 1)
 }
 
 // fetchFetchmail has fetchmail keep to the message as it is: no line Received,
@@ -154,7 +160,7 @@ poll localhost protocol %s port %s
 user "%s" password "%s" %s sslcertfile "%s"
 fetchall keep no rewrite no mimedecode stripcr mda "cat >%s/$$"
 `, a.protocol, a.port(), mailbox, a.password, a.pick(`sslproto ""`, `sslproto "auto" sslcertck`, "ssl sslcertck"), a.ca, a.folder))
-	a.unix = true
+	a.unix, a.made = true, ended
 	return a.try("", "fetchmail", "--fetchmailrc", rc, "--pidfile", filepath.Join(a.dir, "pid"), "--nosyslog", "--verbose")
 }
 
@@ -180,6 +186,13 @@ received = false
 delivered_to = false
 `, kind, a.port(), mailbox, a.password, ca, a.folder))
 	a.unix = true
+	a.undo = func(data []byte) []byte {
+		data = withoutLine(a.t, data, regexp.MustCompile(`\AReturn-Path: <unknown>\n`))
+		if a.protocol == "imap" {
+			data = withoutLine(a.t, data, regexp.MustCompile(`(?m)^X-getmail-retrieved-from-mailbox: INBOX\n`))
+		}
+		return withoutEpilogue(data)
+	}
 	return a.try("", "getmail", "--getmaildir", a.dir, "--rcfile", rc)
 }
 
@@ -206,6 +219,24 @@ func fetchSnail(a *attempt) result {
 	for i := range max(1, len(a.want)) {
 		fmt.Fprintf(&commands, "copy %d %s/%[1]d\n", i+1, a.folder)
 	}
-	a.unix = true
+	a.unix, a.undo, a.made = true, withoutFrom, quoted
 	return a.snail(commands.String()+"exit\n", "-f", fmt.Sprintf("%s://localhost:%s", a.pick("pop3", "pop3", "pop3s"), a.port()))
+}
+
+// withoutFrom takes off the first line of an mbox.
+func withoutFrom(data []byte) []byte {
+	_, data, _ = bytes.Cut(data, []byte("\n"))
+	return data
+}
+
+var fromLine = regexp.MustCompile(`(?m)^From `)
+
+// quoted is a message as s-nail writes it into an mbox (mboxo, RFC 4155), which
+// does not let a reader tell what has been there before.
+func quoted(data []byte) []byte {
+	data = fromLine.ReplaceAll(data, []byte(">From "))
+	if !bytes.HasSuffix(data, []byte("\r\n\r\n")) {
+		data = append(data, "\r\n"...)
+	}
+	return data
 }

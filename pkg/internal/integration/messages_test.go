@@ -76,6 +76,7 @@ func outgoing(big bool) []message {
 	text := header("outgoing", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit") +
 		"\n.\n..\n.hidden\n...\nFrom here on\nGrüße, приве́т, こんにちは, 👋\n" +
 		strings.Repeat("0123456789", 98) + "é\n" + strings.Repeat("long ", 9000) + "\n\n.\n"
+	text = strings.Replace(text, "From: Bob <bob@contoso.com>", "From: Alice <alice@contoso.com>", 1)
 	list := []message{{"outgoing", crlf([]byte(text))}}
 	if big {
 		all := messages()

@@ -46,6 +46,19 @@ func (a *attempt) text() string {
 	return string(lf(data))
 }
 
+// attach makes an attachment of the message: no text, which some clients would
+// send as such, with line ends of their own.
+func (a *attempt) attach() (path string) {
+	a.t.Helper()
+	data, err := os.ReadFile(a.mail)
+	must(a.t, err)
+	a.attached = make([]byte, 0, 2*len(data))
+	for _, b := range data[:min(len(data), bigSize/2)] { // as UTF-16 has it
+		a.attached = append(a.attached, b, 0)
+	}
+	return a.file("attached.bin", a.attached)
+}
+
 func sendSwaks(a *attempt) result {
 	a.t.Helper()
 	rc := a.file("swaksrc", fmt.Appendf(nil, `server localhost
@@ -58,7 +71,10 @@ auth-password %[5]s
 %stls-ca-path %s
 suppress-data
 `, a.port(), mailbox, a.to, strings.TrimPrefix(a.mechanism, "AUTH "), a.password, a.pick("", "tls\ntls-verify\n", "tls-on-connect\ntls-verify\n"), a.ca))
-	return a.try(a.text(), "swaks", "--config", rc, "--data", "-")
+	// It takes a dot at the end for the end.
+	text := a.text() + "the end"
+	a.copied = crlf([]byte(text + "\n"))
+	return a.try(text, "swaks", "--config", rc, "--data", "-")
 }
 
 func sendGit(a *attempt) result {
@@ -74,13 +90,14 @@ smtpPass = %[3]s
 smtpEncryption = %s
 smtpSSLCertPath = %s
 smtpDomain = client.test
-from = %[1]s
+from = Alice <%[1]s>
 confirm = never
 suppressCc = all
 transferEncoding = 8bit
 xmailer = false
 validate = false
 `, mailbox, a.port(), a.password, a.pick("none", "tls", "ssl"), a.ca))
+	a.headers = true
 	a.env = append(a.env, "GIT_CONFIG_GLOBAL="+config, "GIT_CONFIG_NOSYSTEM=1")
 	return a.try("", "git", "send-email", "--to", a.to, a.file("message.patch", []byte(a.text())))
 }
@@ -88,15 +105,20 @@ validate = false
 // sendSnail gives the text; s-nail makes a message of it, and keeps a copy.
 func sendSnail(a *attempt) result {
 	a.t.Helper()
-	return a.snail(a.text(), "-s", "text", "-S", "record="+filepath.Join(a.dir, "sent"), a.to)
+	record := filepath.Join(a.dir, "sent")
+	r := a.snail(a.text(), "-s", "text", "-S", "record="+record, "-a", a.attach(), a.to)
+	if data, err := os.ReadFile(record); err == nil {
+		a.copied, a.made = crlf(withoutFrom(data)), quoted
+	}
+	return r
 }
 
 // snail runs s-nail with a configuration that holds the password.
 func (a *attempt) snail(input string, args ...string) result {
 	a.t.Helper()
-	rc := a.file("mailrc", fmt.Appendf(nil, `set v15-compat ttycharset=utf-8 encoding=8bit from=%[1]s nosave
+	rc := a.file("mailrc", fmt.Appendf(nil, `set v15-compat ttycharset=utf-8 mime-encoding=8b from=%[1]s nosave
 set user=%[1]s password="%[2]s"
-set mta=%[3]s://%[4]s@localhost:%[5]s smtp-auth=plain smtp-hostname=client.test
+set mta=%[3]s://%[4]s@localhost:%[5]s smtp-auth=plain
 set tls-ca-file=%[6]s tls-ca-no-defaults tls-verify=strict %[7]s
 `, mailbox, a.password, a.pick("smtp", "smtp", "smtps"), url.QueryEscape(mailbox), port(a.gateway["smtp"]), a.ca, a.pick("", "smtp-use-starttls pop3-use-starttls", "")))
 	a.env = append(a.env, "MAILRC="+rc)
