@@ -41,6 +41,10 @@ var clients = []client{
 		{protocol: "pop3", run: fetchMutt("neomutt"), refusal: refusedMutt},
 		{protocol: "smtp", run: sendMutt("neomutt"), refusal: refusedMutt},
 	}},
+	{"alpine", "alpine -v", false, []use{
+		{protocol: "imap", run: fetchAlpine, refusal: `Retrying PLAIN authentication after \[AUTHENTICATIONFAILED`},
+		{protocol: "smtp", run: sendAlpine, refusal: `(?s)ENTER PASSWORD:.*\*.*ENTER PASSWORD:`, note: "alpine asks for the password again, without the server's words"},
+	}},
 	{"fetchmail", "fetchmail --version", false, []use{
 		{protocol: "imap", run: fetchFetchmail, refusal: refusedIMAP, skip: "long lines", note: fetchmailLines},
 		{protocol: "pop3", run: fetchFetchmail, refusal: refusedPOP3, skip: "long lines", note: fetchmailLines},

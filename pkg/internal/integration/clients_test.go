@@ -269,7 +269,7 @@ func attachment(t *testing.T, data []byte) []byte {
 		part, err := r.NextPart()
 		must(t, err)
 		if part.FileName() != "" {
-			if encoding := part.Header.Get("Content-Transfer-Encoding"); encoding != "base64" {
+			if encoding := part.Header.Get("Content-Transfer-Encoding"); !strings.EqualFold(encoding, "base64") {
 				t.Fatalf("the attachment is in %q", encoding)
 			}
 			out, err := io.ReadAll(base64.NewDecoder(base64.StdEncoding, part))

@@ -46,6 +46,7 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	out   *buffer // stdout and stderr
+	seen  int     // how much of it dialog has looked at
 }
 
 // start runs a program until it ends or the test does. Its stdin is open.
