@@ -85,7 +85,7 @@ func typed(way, password string) string {
 // docs/clients.md is made of what has worked.
 func TestClients(t *testing.T) {
 	t.Parallel()
-	small, all := newLab(t, options{messages: smallMessages()}), newLab(t, options{messages: messages()})
+	small, all := newLab(t, options{messages: smallMessages(), startTLS: true}), newLab(t, options{messages: messages()})
 	passwords := map[*lab]string{small: small.create("clients"), all: all.create("clients")}
 	table := &clientTable{cells: map[cell]bool{}}
 	t.Run("each", func(t *testing.T) {
