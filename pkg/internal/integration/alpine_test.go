@@ -128,10 +128,16 @@ func sendAlpine(a *attempt) result {
 	if a.password == wrong {
 		return a.refusedAlpine(p)
 	}
-	p.dialog("sent", "q")
+	sent := filepath.Join(a.dir, "mail/sent")
+	eventually(a.t, "alpine to have sent and kept the message", func() bool {
+		info, err := os.Stat(sent)
+		return err == nil && info.Size() > int64(len(a.attached)) && len(a.dovecot.sink.to(a.to)) > 0
+	})
+	_, err := io.WriteString(p.stdin, "q")
+	must(a.t, err)
 	r := result{stdout: p.out.String(), code: p.wait(20 * time.Second)}
-	if data, err := os.ReadFile(filepath.Join(a.dir, "mail/sent")); err == nil {
-		a.copied, a.made = crlf(unmarked(withoutFrom(data))), withoutPreamble
-	}
+	data, err := os.ReadFile(sent)
+	must(a.t, err)
+	a.copied, a.made = crlf(unmarked(withoutFrom(data))), withoutPreamble
 	return r
 }

@@ -3,7 +3,6 @@
 package integration
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -86,8 +85,9 @@ func (c *clientTable) doc(t *testing.T) string {
 			b.WriteByte('\n')
 		}
 	}
+	b.WriteByte('\n')
 	for i, note := range notes {
-		b.WriteString(cmp.Or(map[int]string{0: "\n"}[i], "") + fmt.Sprintf("%d. %s.\n", i+1, note))
+		fmt.Fprintf(&b, "%d. %s.\n", i+1, note)
 	}
 	return b.String()
 }
