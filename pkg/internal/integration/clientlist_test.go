@@ -13,7 +13,11 @@ const (
 // for the password again.
 const refusedMutt = `(SASL authentication|Login|Authentication) failed`
 
-const fetchmailLines = "fetchmail itself breaks lines longer than 8 KB, whatever the server is"
+// Notes of the table.
+const (
+	fetchmailLines = "fetchmail itself breaks lines longer than 8 KB, whatever the server is"
+	fdmSilent      = "fdm says that the password was refused, but its exit code is 0"
+)
 
 // clients are in the order of the table in docs/clients.md.
 var clients = []client{
@@ -54,8 +58,8 @@ var clients = []client{
 		{protocol: "pop3", run: fetchGetmail, refusal: refusedPOP3, cannot: map[string]string{"starttls": "getmail has no STARTTLS"}},
 	}},
 	{"fdm", "dpkg-query --show fdm", false, []use{
-		{protocol: "imap", run: fetchFdm, refusal: refusedIMAP, silent: true},
-		{protocol: "pop3", run: fetchFdm, refusal: refusedPOP3, silent: true},
+		{protocol: "imap", run: fetchFdm, refusal: refusedIMAP, silent: true, note: fdmSilent},
+		{protocol: "pop3", run: fetchFdm, refusal: refusedPOP3, silent: true, note: fdmSilent},
 	}},
 	{"msmtp", "msmtp --version", true, []use{
 		{protocol: "smtp", mechanism: "AUTH PLAIN", run: sendMsmtp, refusal: refusedSMTP},

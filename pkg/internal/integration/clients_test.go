@@ -129,6 +129,8 @@ func (u use) title() string { return strings.TrimSpace(u.protocol + " " + u.mech
 func (a *attempt) works(c client) {
 	t := a.t
 	t.Helper()
+	before := len(a.server.out.String())
+	defer func() { a.checkSecured(before) }()
 	if a.protocol != "smtp" {
 		a.folder = t.TempDir()
 		r := a.run(a)
@@ -148,11 +150,31 @@ func (a *attempt) works(c client) {
 	}
 }
 
+// checkSecured wants the gateway to have seen sign-ins over TLS alone, or in
+// clear alone, since its log had a length.
+func (a *attempt) checkSecured(before int) {
+	t := a.t
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	var log string
+	eventually(t, "the sign-in in the gateway's log", func() bool {
+		log = a.server.out.String()[before:]
+		return strings.Contains(log, `msg="signed in"`)
+	})
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, `msg="signed in"`) && !strings.Contains(line, "tls="+a.pick("false", "true", "true")) {
+			t.Errorf("a sign-in that was not %s: %s", a.way, line)
+		}
+	}
+}
+
 // send makes a message ready for the client.
 func (a *attempt) send(m message) {
 	a.t.Helper()
-	a.to = strings.ToLower(strings.NewReplacer("/", ".", " ", ".", "#", ".").Replace(a.t.Name()+"."+m.subject)) + "@example.org"
-	a.to = a.to[strings.Index(a.to, "each.")+5:]
+	name := strings.TrimPrefix(a.t.Name(), "TestClients/each/") + "." + m.subject
+	a.to = strings.ToLower(strings.ReplaceAll(name, "/", ".")) + "@example.org"
 	a.mail = a.file("message.eml", m.data)
 	a.copied, a.attached = nil, nil
 }

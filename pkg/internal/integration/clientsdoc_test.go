@@ -101,13 +101,13 @@ func (u use) label() string {
 	return name
 }
 
-var versionNumber = regexp.MustCompile(`\d+(\.\d+)+\S*|\d{8}`)
+var versionNumber = regexp.MustCompile(`\d+(\.\d+)+|\d{8}`)
 
 // version asks a program for its version.
 func version(t *testing.T, c client) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", c.version).CombinedOutput()
-	v := strings.TrimRight(versionNumber.FindString(string(out)), ",)")
+	v := versionNumber.FindString(string(out))
 	if v == "" {
 		t.Errorf("%s: no version: %v\n%s", c.version, err, out)
 	}

@@ -51,6 +51,7 @@ type lab struct {
 	cloud   string // the configuration but for the gateway's part
 	state   string
 	gateway map[string]string // addresses of the gateway by protocol, whether it runs or not
+	server  *process          // the gateway that was started last
 	ca      string            // file that clients trust
 	env     []string
 	secrets []string // that no log may hold
@@ -188,6 +189,7 @@ func (l *lab) serve() *process {
 			}
 		}
 	})
+	l.server = p
 	for protocol, address := range l.gateway {
 		p.await(protocol + " on " + address)
 	}

@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -32,7 +33,9 @@ func TestRevoke(t *testing.T) {
 	curl := l.start("curl", "--config", l.dir+"/curlrc", "--silent", "--show-error", "--cacert", l.ca, "--limit-rate", "500k",
 		"--output", l.dir+"/part", "imaps://"+l.gateway["imap"]+"/INBOX/;UID=14")
 	// Python waits in IDLE for news.
-	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway["imap"], l.ca, mailbox, password)
+	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway["imap"], l.ca, mailbox)
+	_, err := io.WriteString(python.stdin, password+"\n")
+	must(t, err)
 	python.await("idling")
 	stalled := l.signIn(password) // a client that asks for much and reads nothing
 	stalled.send("f UID FETCH 1:* (BODY.PEEK[])")
