@@ -133,9 +133,7 @@ func sendAlpine(a *attempt) result {
 		info, err := os.Stat(sent)
 		return err == nil && info.Size() > int64(len(a.attached)) && len(a.dovecot.sink.to(a.to)) > 0
 	})
-	_, err := io.WriteString(p.stdin, "q")
-	must(a.t, err)
-	r := result{stdout: p.out.String(), code: p.wait(20 * time.Second)}
+	r := result{stdout: p.out.String(), code: p.wait(20 * time.Second)} // it ends by itself
 	data, err := os.ReadFile(sent)
 	must(a.t, err)
 	a.copied, a.made = crlf(unmarked(withoutFrom(data))), withoutPreamble
