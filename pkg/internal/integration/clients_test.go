@@ -4,93 +4,314 @@ package integration
 
 import (
 	"bytes"
-	"fmt"
+	"encoding/base64"
 	"io"
-	"net"
+	"mime"
+	"mime/multipart"
+	netmail "net/mail"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// program is a mail program that signs in at the gateway.
-type program struct {
-	name string
-	// exact says that it saves messages with their line ends; others save LF.
-	exact bool
-	// fetch saves each message of INBOX in a file of its own in folder.
-	fetch func(l *lab, way, password, folder string) result
-	// refusal is how it reports a wrong password; a regular expression.
-	refusal string
+// client is a mail program that signs in at the gateway.
+type client struct {
+	name    string
+	version string // what prints it, as a shell command
+	big     bool   // it has the messages of 10 MB too, which take time
+	uses    []use
 }
+
+// use is what a client does over one protocol.
+type use struct {
+	protocol  string // imap and pop3 read, smtp sends
+	mechanism string // where the client has several and one is chosen
+	run       func(*attempt) result
+	refusal   string            // how it reports a wrong password; a regular expression
+	silent    bool              // its exit code is 0 even so
+	cannot    map[string]string // why, by way; the others it can
+	skip      string            // the subject of a message that the client itself damages
+	note      string            // for the table
+}
+
+// ways are how a connection is secured, as the columns of the table have them.
+var ways = []string{"clear", "starttls", "tls"}
+
+// attempt is one run of a client in one way.
+type attempt struct {
+	*lab
+	use
+	way, password string
+	folder        string              // for a reader: each message of INBOX goes into a file of its own there
+	to            string              // for a sender
+	mail          string              // for a sender: the message's file
+	unix          bool                // its line ends are LF
+	copied        []byte              // what the sender says that it sent, if not the file
+	attached      []byte              // what it has attached
+	undo          func([]byte) []byte // what the client does to a message by design
+	made          func([]byte) []byte // what it makes of one
+	headers       bool                // the client makes the header anew, and keeps its lines
+	want          []message
+}
+
+// pick chooses by way.
+func (a *attempt) pick(clear, starttls, tls string) string {
+	return map[string]string{"clear": clear, "starttls": starttls, "tls": tls}[a.way]
+}
+
+func (a *attempt) port() string { return port(a.gateway[a.protocol]) }
 
 // wrong is well-formed, and no app password.
 const wrong = "wrongwrongwrongg"
 
-// refusedMutt is what mutt shows, with SASL modules or without, before it asks
-// for the password again.
-const refusedMutt = `(SASL authentication|Login) failed\.`
-
-var programs = []program{
-	{"curl", true, fetchCurl, `curl: \(67\)`},
-	{"python", true, fetchPython("login"), `refused: b'\[AUTHENTICATIONFAILED\] user name or app password not accepted'`},
-	{"python plain", true, fetchPython("plain"), `refused: \[AUTHENTICATIONFAILED\] user name or app password not accepted`},
-	{"mbsync", false, fetchMbsync, `NO \[AUTHENTICATIONFAILED\] user name or app password not accepted`},
-	{"mutt", false, fetchMutt, refusedMutt},
+// typed are the ways that people type an app password in.
+func typed(way, password string) string {
+	switch way {
+	case "clear":
+		return strings.ToUpper(strings.ReplaceAll(spaced(password), " ", "-"))
+	case "starttls":
+		return spaced(password)
+	}
+	return password
 }
 
-// TestPrograms fetches the whole mailbox with each program in each way, with
-// the app password typed in the ways that people type it.
-func TestPrograms(t *testing.T) {
+// TestClients has each client read the mailbox and send mail in each way that
+// it can, and show what it says of a wrong password. The table in
+// docs/clients.md is made of what has worked.
+func TestClients(t *testing.T) {
 	t.Parallel()
-	want := messages()
-	l := newLab(t, options{messages: want})
-	password := l.create("programs")
-	l.serve()
-	typed := map[string]string{"tls": password, "starttls": spaced(password), "clear": strings.ToUpper(strings.ReplaceAll(spaced(password), " ", "-"))}
-	for _, p := range programs {
-		for way, password := range typed {
-			t.Run(p.name+" "+way, func(t *testing.T) {
-				start, l, folder := time.Now(), l.in(t), t.TempDir()
-				r := p.fetch(l, way, password, folder)
-				if r.code != 0 {
-					t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+	small, all := newLab(t, options{messages: smallMessages(), startTLS: true}), newLab(t, options{messages: messages()})
+	passwords := map[*lab]string{small: small.create("clients"), all: all.create("clients")}
+	table := &clientTable{cells: map[cell]bool{}}
+	t.Run("each", func(t *testing.T) {
+		for _, c := range clients {
+			t.Run(c.name, func(t *testing.T) {
+				t.Parallel()
+				l, want := small, smallMessages()
+				if c.big {
+					l, want = all, messages()
 				}
-				checkFolder(t, p, folder, want)
-				t.Log(time.Since(start))
+				for _, u := range c.uses {
+					g := l.beside(t) // for each: five wrong passwords slow nobody down
+					for _, way := range ways {
+						if u.cannot[way] == "" {
+							t.Run(u.title()+" "+way, func(t *testing.T) {
+								start := time.Now()
+								a := &attempt{lab: g.in(t), use: u, way: way, password: typed(way, passwords[l]), want: want}
+								a.works(c)
+								table.add(cell{c.name, u.title(), way}, !t.Failed())
+								t.Log(time.Since(start))
+							})
+						}
+					}
+					t.Run(u.title()+" refused", func(t *testing.T) {
+						a := &attempt{lab: g.in(t), use: u, way: "tls", password: wrong}
+						if u.cannot["tls"] != "" {
+							a.way = "clear"
+						}
+						a.refused()
+					})
+				}
 			})
 		}
+	})
+	table.check(t)
+}
+
+func (u use) title() string { return strings.TrimSpace(u.protocol + " " + u.mechanism) }
+
+// works runs a client, and compares each message that passed.
+func (a *attempt) works(c client) {
+	t := a.t
+	t.Helper()
+	before := len(a.server.out.String())
+	defer func() { a.checkSecured(before) }()
+	if a.protocol != "smtp" {
+		a.folder = t.TempDir()
+		r := a.run(a)
+		if r.code != 0 {
+			t.Fatalf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+		}
+		a.checkFolder(a.want)
+		return
 	}
-	// At the end: five wrong ones are no reason yet to slow a client down.
-	for _, p := range programs {
-		t.Run(p.name+" refused", func(t *testing.T) {
-			l, folder := l.in(t), t.TempDir()
-			r := p.fetch(l, "tls", wrong, folder)
-			if said := r.stdout + r.stderr; r.code == 0 || !regexp.MustCompile(p.refusal).MatchString(said) {
-				t.Errorf("exit code %d, without %s:\n%s", r.code, p.refusal, said)
-			}
-			checkFolder(t, p, folder, nil)
-		})
+	for _, m := range outgoing(c.big && a.way == "tls") {
+		a.send(m)
+		r := a.run(a)
+		if r.code != 0 {
+			t.Fatalf("%s: exit code %d\n%s%s", m.subject, r.code, r.stdout, r.stderr)
+		}
+		a.checkSent(m)
+	}
+}
+
+// checkSecured wants the gateway to have seen sign-ins over TLS alone, or in
+// clear alone, since its log had a length.
+func (a *attempt) checkSecured(before int) {
+	t := a.t
+	t.Helper()
+	if t.Failed() {
+		return
+	}
+	var log string
+	eventually(t, "the sign-in in the gateway's log", func() bool {
+		log = a.server.out.String()[before:]
+		return strings.Contains(log, `msg="signed in"`)
+	})
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, `msg="signed in"`) && !strings.Contains(line, "tls="+a.pick("false", "true", "true")) {
+			t.Errorf("a sign-in that was not %s: %s", a.way, line)
+		}
+	}
+}
+
+// send makes a message ready for the client.
+func (a *attempt) send(m message) {
+	a.t.Helper()
+	name := strings.TrimPrefix(a.t.Name(), "TestClients/each/") + "." + m.subject
+	a.to = strings.ToLower(strings.ReplaceAll(name, "/", ".")) + "@example.org"
+	a.mail = a.file("message.eml", m.data)
+	a.copied, a.attached = nil, nil
+}
+
+// refused runs a client with a wrong password.
+func (a *attempt) refused() {
+	t := a.t
+	t.Helper()
+	a.folder = t.TempDir()
+	a.send(outgoing(false)[0])
+	r := a.run(a)
+	if said := r.stdout + r.stderr; r.code == 0 != a.silent || !regexp.MustCompile(a.refusal).MatchString(said) {
+		t.Errorf("exit code %d, without %s:\n%s", r.code, a.refusal, said)
+	}
+	a.checkFolder(nil)
+	if n := len(a.dovecot.sink.to(a.to)); n != 0 {
+		t.Errorf("%d messages were sent", n)
 	}
 }
 
 // checkFolder compares the files of a folder with messages.
-func checkFolder(t *testing.T, p program, folder string, want []message) {
-	t.Helper()
+func (a *attempt) checkFolder(want []message) {
+	a.t.Helper()
 	found := map[string][]byte{}
-	entries, err := os.ReadDir(folder)
-	must(t, err)
+	entries, err := os.ReadDir(a.folder)
+	must(a.t, err)
 	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(folder, e.Name()))
-		must(t, err)
-		if !p.exact {
+		data, err := os.ReadFile(filepath.Join(a.folder, e.Name()))
+		must(a.t, err)
+		if a.undo != nil {
+			data = a.undo(data)
+		}
+		if a.unix {
 			data = crlf(data)
 		}
 		found[subjectOf(data)] = data
 	}
-	checkMessages(t, p.name, found, want)
+	want = slices.Clone(want)
+	for i := range want {
+		if a.protocol == "pop3" { // which knows whole lines only (RFC 1939 section 3)
+			want[i].data = ended(want[i].data)
+		}
+		if a.made != nil {
+			want[i].data = a.made(want[i].data)
+		}
+	}
+	if a.skip != "" {
+		if len(want) > 0 && found[a.skip] == nil {
+			a.t.Errorf("%s is not there", a.skip)
+		}
+		delete(found, a.skip)
+		want = slices.DeleteFunc(want, func(m message) bool { return m.subject == a.skip })
+	}
+	checkMessages(a.t, a.t.Name(), found, want)
+}
+
+// checkSent compares what has arrived with what the client was given, or says
+// that it sent.
+func (a *attempt) checkSent(m message) {
+	t := a.t
+	t.Helper()
+	got := a.dovecot.sink.to(a.to)
+	if len(got) != 1 {
+		t.Fatalf("%s: %d messages have arrived, want 1", m.subject, len(got))
+	}
+	if got[0].from != mailbox {
+		t.Errorf("%s: it came from %q", m.subject, got[0].from)
+	}
+	want := m.data
+	if a.copied != nil {
+		want = a.copied
+	}
+	data := withoutReceived(t, got[0].data)
+	if a.made != nil {
+		data = a.made(data)
+	}
+	if a.headers {
+		checkHeaders(t, m.subject, data, want)
+		data, want = body(data), body(want)
+	}
+	checkSame(t, m.subject, data, want)
+	if a.attached != nil {
+		checkSame(t, m.subject+", the attachment", attachment(t, data), a.attached)
+	}
+}
+
+// checkHeaders wants the header's lines, in any order, but for those that the
+// client sets.
+func checkHeaders(t *testing.T, what string, got, want []byte) {
+	t.Helper()
+	lines := strings.Split(string(got[:len(got)-len(body(got))]), "\r\n")
+	for line := range strings.SplitSeq(string(want[:len(want)-len(body(want))]), "\r\n") {
+		name, _, _ := strings.Cut(line, ":")
+		kept := slices.ContainsFunc(lines, func(l string) bool { return strings.EqualFold(l, line) })
+		if !kept && !slices.Contains([]string{"Date", "To"}, name) {
+			t.Errorf("%s: the header has no %q: %q", what, line, lines)
+		}
+	}
+}
+
+func body(data []byte) []byte {
+	_, after, _ := bytes.Cut(data, []byte("\r\n\r\n"))
+	return after
+}
+
+// attachment is the one attachment of a message.
+func attachment(t *testing.T, data []byte) []byte {
+	t.Helper()
+	m, err := netmail.ReadMessage(bytes.NewReader(data))
+	must(t, err)
+	_, params, err := mime.ParseMediaType(m.Header.Get("Content-Type"))
+	must(t, err)
+	for r := multipart.NewReader(m.Body, params["boundary"]); ; {
+		part, err := r.NextPart()
+		must(t, err)
+		if part.FileName() != "" {
+			if encoding := part.Header.Get("Content-Transfer-Encoding"); !strings.EqualFold(encoding, "base64") {
+				t.Fatalf("the attachment is in %q", encoding)
+			}
+			out, err := io.ReadAll(base64.NewDecoder(base64.StdEncoding, part))
+			must(t, err)
+			return out
+		}
+	}
+}
+
+// received is the line that Dovecot puts before what is sent.
+var received = regexp.MustCompile(`\AReceived: from .*\r\n(?:[ \t].*\r\n)*`)
+
+func withoutReceived(t *testing.T, data []byte) []byte {
+	t.Helper()
+	at := received.FindIndex(data[:min(len(data), 2000)])
+	if at == nil {
+		t.Errorf("it has no line Received: %.200q", data)
+		return data
+	}
+	return data[at[1]:]
 }
 
 var subjectLine = regexp.MustCompile(`(?m)^Subject: (.*?)\r?$`)
@@ -102,122 +323,25 @@ func subjectOf(data []byte) string {
 	return ""
 }
 
-// fetchCurl gives the password in a configuration on stdin, which no list of
-// processes shows.
-func fetchCurl(l *lab, way, password, folder string) result {
-	l.t.Helper()
-	args := []string{"--config", "-", "--silent", "--show-error", "--cacert", l.ca, "--max-time", "60", "--fail-early",
-		"--output", filepath.Join(folder, "#1")}
-	scheme := "imap"
-	switch way {
-	case "tls":
-		scheme = "imaps"
-	case "starttls":
-		args = append(args, "--ssl-reqd")
-	}
-	url := fmt.Sprintf("%s://%s/INBOX/;UID=[1-%d]", scheme, l.gateway, len(messages()))
-	return l.try(fmt.Sprintf("user = \"%s:%s\"\n", mailbox, password), "curl", append(args, url)...)
-}
-
-func fetchPython(mechanism string) func(l *lab, way, password, folder string) result {
-	return func(l *lab, way, password, folder string) result {
-		l.t.Helper()
-		host, port, _ := net.SplitHostPort(l.gateway)
-		return l.try(password+"\n", "python3", absolute(l.t, "testdata/fetch.py"), way, mechanism, host, port, l.ca, mailbox, folder)
-	}
-}
-
-// mbsync writes an mbsync configuration for a new, empty Maildir.
-func (l *lab) mbsync(way, password, maildir string) (config string) {
-	l.t.Helper()
-	_, port, _ := net.SplitHostPort(l.gateway)
-	kind := map[string]string{"tls": "IMAPS", "starttls": "STARTTLS", "clear": "None"}[way]
-	must(l.t, os.MkdirAll(maildir, 0o700))
-	return l.file("mbsyncrc", fmt.Appendf(nil, `IMAPAccount gateway
-Host localhost
-Port %s
-User %s
-Pass "%s"
-SSLType %s
-CertificateFile %s
-
-IMAPStore far
-Account gateway
-
-MaildirStore near
-Path %[6]s/
-Inbox %[6]s/INBOX
-
-Channel all
-Far :far:
-Near :near:
-Patterns INBOX
-Create Both
-SyncState *
-CopyArrivalDate yes
-`, port, mailbox, password, kind, l.ca, maildir))
-}
-
-func fetchMbsync(l *lab, way, password, folder string) result {
-	l.t.Helper()
-	maildir := filepath.Join(l.t.TempDir(), "Maildir")
-	r := l.try("", "mbsync", "--config", l.mbsync(way, password, maildir), "--all")
-	for _, sub := range []string{"new", "cur"} {
-		paths, err := filepath.Glob(filepath.Join(maildir, "INBOX", sub, "*"))
-		must(l.t, err)
-		for _, path := range paths {
-			data, err := os.ReadFile(path)
-			must(l.t, err)
-			must(l.t, os.WriteFile(filepath.Join(folder, filepath.Base(path)), withoutTUID(l.t, data), 0o600))
-		}
-	}
-	return r
-}
-
-var tuid = regexp.MustCompile(`(?m)^X-TUID: .{12}\r?\n`)
-
-// withoutTUID takes off the one line that mbsync puts into the header of what
-// it copies.
-func withoutTUID(t *testing.T, data []byte) []byte {
-	t.Helper()
-	end := max(bytes.Index(data, []byte("\n\n")), bytes.Index(data, []byte("\n\r\n"))) + 1
-	at := tuid.FindAllIndex(data[:end], -1)
-	if len(at) != 1 {
-		t.Errorf("mbsync has put %d lines X-TUID into %q", len(at), subjectOf(data))
+// ended gives the last line an end.
+func ended(data []byte) []byte {
+	if bytes.HasSuffix(data, []byte("\r\n")) {
 		return data
 	}
-	return bytes.Join([][]byte{data[:at[0][0]], data[at[0][1]:]}, nil)
+	return append(bytes.Clone(data), "\r\n"...)
 }
 
-// fetchMutt lets mutt, on a terminal, show the list, open a message, and pipe
-// each message into a file.
-func fetchMutt(l *lab, way, password, folder string) result {
-	l.t.Helper()
-	scheme := map[string]string{"tls": "imaps"}[way]
-	if scheme == "" {
-		scheme = "imap"
-	}
-	yesNo := map[bool]string{true: "yes", false: "no"}
-	_, port, _ := net.SplitHostPort(l.gateway)
-	rc := l.file("muttrc", fmt.Appendf(nil, `set folder="%s://localhost:%s/" spoolfile="+INBOX"
-set imap_user="%s" imap_pass="%s" imap_login="$imap_user"
-set certificate_file="%s" ssl_starttls=%s ssl_force_tls=%s ssl_verify_host=yes
-set header_cache="" message_cachedir="" record="" postponed="" mail_check=600 net_inc=0 read_inc=0
-set pipe_split=yes pipe_decode=no pipe_sep="" wait_key=no pager_stop=yes quit=yes
-macro pager X "<exit><tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter><exit>"
-push "<first-entry><display-message>"
-`, scheme, port, mailbox, password, l.ca, yesNo[way == "starttls"], yesNo[way != "clear"], folder))
-	p := l.start("script", "--quiet", "--return", "--flush", "--command", "TERM=vt100 exec mutt -n -F "+rc, filepath.Join(l.t.TempDir(), "typescript"))
-	if password == wrong { // it asks for another one
-		refused := regexp.MustCompile(refusedMutt)
-		eventually(l.t, "mutt's refusal", func() bool { return refused.MatchString(p.out.String()) })
-		p.kill()
-		return result{stdout: p.out.String(), code: -1}
-	}
-	for _, shown := range []string{"attachments", "latin1", "dots", "hello"} { // of the list, and the first message
-		p.await(shown)
-	}
-	_, err := io.WriteString(p.stdin, "X")
-	must(l.t, err)
-	return result{stdout: p.out.String(), code: p.wait(20 * time.Second)}
+// cell is a place in the table of docs/clients.md.
+type cell struct{ client, use, way string }
+
+// clientTable is what has worked.
+type clientTable struct {
+	mu    sync.Mutex
+	cells map[cell]bool
+}
+
+func (c *clientTable) add(at cell, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cells[at] = ok
 }

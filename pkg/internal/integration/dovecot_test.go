@@ -12,85 +12,27 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/o365pw/o365pw/pkg/internal/localca"
 )
 
 // dovecot is a mail server that takes nothing but XOAUTH2, with one mailbox.
-// Everything of it is in one folder. It runs as this user, or as nobody where
-// that is root, who may not have mail.
+// What is sent goes on to sink. Everything of it is in one folder. It runs as
+// this user, or as nobody where that is root, who may not have mail.
 type dovecot struct {
 	t           *testing.T
 	dir         string
 	imap, imaps string // addresses: STARTTLS, and TLS from the start
+	pop3, pop3s string
+	submission  string // STARTTLS
+	sink        *sink
 	caPEM       []byte
 	roots       *x509.CertPool
 	uid, gid    int
 	process     *exec.Cmd
 }
-
-// dovecotConfig leaves out all that would slow down or fail a test: the
-// penalty for failed sign-ins, delays, chroot, other users. %[n] are those of
-// configure.
-const dovecotConfig = `base_dir = %[1]s/run
-state_dir = %[1]s/state
-log_path = %[1]s/log
-protocols = imap
-listen = 127.0.0.1
-default_login_user = %[2]s
-default_internal_user = %[2]s
-default_internal_group = %[3]s
-ssl = required
-ssl_cert = <%[1]s/cert.pem
-ssl_key = <%[1]s/key.pem
-auth_mechanisms = xoauth2
-auth_failure_delay = 0
-auth_verbose = yes
-mail_location = maildir:%[1]s/mail
-mail_fsync = never
-maildir_copy_with_hardlinks = no
-passdb {
-  driver = oauth2
-  mechanisms = xoauth2
-  args = %[1]s/oauth2.conf
-}
-userdb {
-  driver = static
-  args = uid=%[4]d gid=%[5]d home=%[1]s/home allow_all_users=yes
-}
-first_valid_uid = 1
-service imap-login {
-  chroot =
-  inet_listener imap {
-    port = %[6]s
-  }
-  inet_listener imaps {
-    port = %[7]s
-    ssl = yes
-  }
-}
-service anvil {
-  chroot =
-  unix_listener anvil-auth-penalty {
-    mode = 0
-  }
-}
-`
-
-// introspectionConfig asks the sandbox about each token (RFC 7662). There is
-// one address for each mailbox, since an app-only token names none.
-const introspectionConfig = `introspection_mode = post
-introspection_url = %s/introspect/%s
-force_introspection = yes
-username_attribute = username
-active_attribute = active
-active_value = true
-`
 
 // startDovecot serves mailbox with list in its INBOX, until the test ends.
 func startDovecot(t *testing.T, authority, mailbox string, list []message) *dovecot {
@@ -107,8 +49,9 @@ func startDovecot(t *testing.T, authority, mailbox string, list []message) *dove
 	must(t, err)
 	d.dir = dir
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	ports := freePorts(t, 2)
-	d.imap, d.imaps = ports[0], ports[1]
+	ports := freePorts(t, 5)
+	d.imap, d.imaps, d.pop3, d.pop3s, d.submission = ports[0], ports[1], ports[2], ports[3], ports[4]
+	d.sink = startSink(t)
 	d.configure(authority, mailbox)
 	d.fill(list)
 	must(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
@@ -126,40 +69,6 @@ func startDovecot(t *testing.T, authority, mailbox string, list []message) *dove
 	})
 	d.start()
 	return d
-}
-
-func (d *dovecot) configure(authority, mailbox string) {
-	t := d.t
-	account, err := user.LookupId(strconv.Itoa(d.uid))
-	must(t, err)
-	group, err := user.LookupGroupId(strconv.Itoa(d.gid))
-	must(t, err)
-	for _, sub := range []string{"run", "state", "home", "mail", "mail/cur", "mail/new", "mail/tmp"} {
-		must(t, os.Mkdir(filepath.Join(d.dir, sub), 0o700))
-	}
-	now := time.Now()
-	caPEM, caKey, err := localca.Create("integration test", now)
-	must(t, err)
-	ca, err := localca.Load(caPEM, caKey, now)
-	must(t, err)
-	leaf, err := ca.Leaf([]string{"127.0.0.1"}, now)
-	must(t, err)
-	d.caPEM = caPEM
-	d.roots = x509.NewCertPool()
-	d.roots.AppendCertsFromPEM(caPEM)
-	key, err := x509.MarshalPKCS8PrivateKey(leaf.PrivateKey)
-	must(t, err)
-	d.write("cert.pem", pemBlock("CERTIFICATE", leaf.Certificate[0]))
-	d.write("key.pem", pemBlock("PRIVATE KEY", key))
-	_, imap, _ := net.SplitHostPort(d.imap)
-	_, imaps, _ := net.SplitHostPort(d.imaps)
-	d.write("dovecot.conf", fmt.Appendf(nil, dovecotConfig, d.dir, account.Username, group.Name, d.uid, d.gid, imap, imaps))
-	d.write("oauth2.conf", fmt.Appendf(nil, introspectionConfig, authority, mailbox))
-}
-
-func (d *dovecot) write(name string, data []byte) {
-	d.t.Helper()
-	must(d.t, os.WriteFile(filepath.Join(d.dir, name), data, 0o600))
 }
 
 // fill puts messages into the Maildir, as a delivery agent does: LF at the

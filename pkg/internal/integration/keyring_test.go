@@ -115,7 +115,7 @@ func items(t *testing.T, conn *dbus.Conn) map[dbus.ObjectPath]map[string]string 
 func (l *lab) checkNoSecrets() {
 	l.t.Helper()
 	files := 0
-	must(l.t, filepath.WalkDir(filepath.Join(l.dir, "state"), func(path string, e os.DirEntry, err error) error {
+	must(l.t, filepath.WalkDir(l.state, func(path string, e os.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
@@ -129,6 +129,6 @@ func (l *lab) checkNoSecrets() {
 		return err
 	}))
 	if files == 0 {
-		l.t.Errorf("there is no file in %s", l.dir)
+		l.t.Errorf("there is no file in %s", l.state)
 	}
 }

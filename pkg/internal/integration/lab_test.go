@@ -3,21 +3,16 @@
 package integration
 
 import (
-	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/o365pw/o365pw/pkg/sandbox"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -52,9 +47,12 @@ type lab struct {
 	t       *testing.T
 	sandbox *sandbox.Server
 	dovecot *dovecot
-	dir     string // the user's home, with configuration and state
-	gateway string // address of the gateway, whether it runs or not
-	ca      string // file that clients trust
+	dir     string // the user's home
+	cloud   string // the configuration but for the gateway's part
+	state   string
+	gateway map[string]string // addresses of the gateway by protocol, whether it runs or not
+	server  *process          // the gateway that was started last
+	ca      string            // file that clients trust
 	env     []string
 	secrets []string // that no log may hold
 }
@@ -69,36 +67,58 @@ type options struct {
 
 func newLab(t *testing.T, o options) *lab {
 	t.Helper()
-	l := &lab{t: t, sandbox: &sandbox.Server{}, dir: t.TempDir(), gateway: freePorts(t, 1)[0]}
+	l := &lab{t: t, sandbox: &sandbox.Server{}, dir: t.TempDir()}
 	must(t, l.sandbox.Start())
 	t.Cleanup(func() { l.sandbox.Close() })
 	l.dovecot = startDovecot(t, l.sandbox.Authority(), mailbox, o.messages)
 
-	imap := "imaps://" + l.dovecot.imaps
+	d := l.dovecot
+	upstreams := fmt.Sprintf("imap = \"imaps://%s\"\npop3 = \"pop3s://%s\"\nsmtp = \"smtp://%s\"\n", d.imaps, d.pop3s, d.submission)
 	if o.startTLS {
-		imap = "imap://" + l.dovecot.imap
+		upstreams = fmt.Sprintf("imap = \"imap://%s\"\npop3 = \"pop3://%s\"\nsmtp = \"smtp://%s\"\n", d.imap, d.pop3, d.submission)
 	}
-	roots := l.file("cloud-ca.pem", l.dovecot.caPEM)
-	config := strings.Replace(l.sandbox.Config(roots), "imaps://"+l.sandbox.IMAP(), imap, 1)
-	if !strings.Contains(config, imap) {
+	// In the place of the sandbox's own servers.
+	servers := regexp.MustCompile(`(?m)^(imap|pop3|smtp) = .*\n`)
+	config := l.sandbox.Config(l.file("cloud-ca.pem", d.caPEM))
+	at := servers.FindStringIndex(config)
+	if at == nil {
 		t.Fatalf("the sandbox's configuration has another form:\n%s", config)
 	}
-	if o.revalidate == "" {
-		o.revalidate = "1h"
-	}
-	config += fmt.Sprintf("\n[gateway]\nimap = %q\nrevalidate = %q\n", l.gateway, o.revalidate)
+	l.cloud = config[:at[0]] + upstreams + servers.ReplaceAllString(config[at[0]:], "")
 	id, adminSecret := l.sandbox.AdminClient()
 	l.secrets = append(l.secrets, adminSecret)
-	l.ca = filepath.Join(l.dir, "state", "ca.pem")
+	l.state = filepath.Join(l.dir, "state")
 	if o.keychain == nil {
 		o.keychain = l.fileKeychain()
 	}
 	l.env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "TERM=dumb", "LC_ALL=C.UTF-8",
-		"O365PW_CONFIG=" + l.file("config.toml", []byte(config)), "O365PW_STATE=" + filepath.Join(l.dir, "state"),
+		"PATH=" + os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8",
 		"AZURE_CLIENT_ID=" + id, "AZURE_CLIENT_SECRET=" + adminSecret,
 	}, o.keychain...)
+	l.settle(cmp.Or(o.revalidate, "1h"))
 	return l
+}
+
+// settle gives the gateway addresses of its own, and the user a configuration.
+func (l *lab) settle(revalidate string) {
+	l.t.Helper()
+	ports := freePorts(l.t, 3)
+	l.gateway = map[string]string{"imap": ports[0], "pop3": ports[1], "smtp": ports[2]}
+	config := l.cloud + fmt.Sprintf("\n[gateway]\nimap = %q\npop3 = %q\nsmtp = %q\nrevalidate = %q\n", ports[0], ports[1], ports[2], revalidate)
+	l.ca = filepath.Join(l.state, "ca.pem")
+	l.env = append(slices.Clone(l.env), "HOME="+l.dir, "O365PW_CONFIG="+l.file("config.toml", []byte(config)), "O365PW_STATE="+l.state)
+}
+
+// beside is the lab with a gateway of its own, which runs until the subtest
+// ends: what one client does wrong does not slow down the others.
+func (l *lab) beside(t *testing.T) *lab {
+	t.Helper()
+	sub := l.in(t)
+	sub.state = filepath.Join(sub.dir, "state")
+	must(t, os.CopyFS(sub.state, os.DirFS(l.state)))
+	sub.settle("1h")
+	sub.serve()
+	return sub
 }
 
 // fileKeychain makes a file keychain whose passphrase costs little to try:
@@ -107,7 +127,7 @@ func (l *lab) fileKeychain() (env []string) {
 	l.t.Helper()
 	const passphrase = "the file's passphrase"
 	k := &secret.File{
-		Path:       filepath.Join(l.dir, "state", "keychain.age"),
+		Path:       filepath.Join(l.state, "keychain.age"),
 		Passphrase: func(context.Context, bool) (secret.Text, error) { return secret.New(passphrase), nil },
 		WorkFactor: 10,
 	}
@@ -116,10 +136,12 @@ func (l *lab) fileKeychain() (env []string) {
 	return []string{"O365PW_KEYCHAIN=file", "O365PW_KEYCHAIN_PASSPHRASE=" + passphrase}
 }
 
-// in is the lab within a subtest, which its processes and files end with.
+// in is the lab within a subtest, which its processes and files end with. Its
+// programs find an empty home.
 func (l *lab) in(t *testing.T) *lab {
 	sub := *l
 	sub.t, sub.dir = t, t.TempDir()
+	sub.env = append(slices.Clone(l.env), "HOME="+sub.dir)
 	return &sub
 }
 
@@ -145,67 +167,13 @@ func (l *lab) o365pw(args ...string) string {
 // create makes an app password.
 func (l *lab) create(name string) string {
 	l.t.Helper()
-	password := strings.TrimSuffix(l.o365pw("create", name), "\n")
+	password := strings.TrimSuffix(l.o365pw("create", name, "--allow", "imap,pop3,smtp"), "\n")
 	if len(strings.ReplaceAll(password, " ", "")) != 16 {
 		l.t.Fatalf("create printed %q, which is no app password", password)
 	}
 	l.secrets = append(l.secrets, password, compact(password))
 	return password
 }
-
-type result struct {
-	stdout, stderr string
-	code           int
-}
-
-// try runs a program with input on stdin, for a minute at most.
-func (l *lab) try(input, program string, args ...string) result {
-	l.t.Helper()
-	ctx, cancel := context.WithTimeout(l.t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, tool(l.t, program), args...)
-	cmd.Env, cmd.Dir, cmd.Stdin = l.env, l.dir, strings.NewReader(input)
-	cmd.WaitDelay = 5 * time.Second
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	if _, ended := errors.AsType[*exec.ExitError](err); err != nil && (!ended || ctx.Err() != nil) {
-		l.t.Fatalf("%s: %v\n%s%s", program, err, &stdout, &stderr)
-	}
-	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
-}
-
-// process is a program that runs beside the test.
-type process struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	out   *buffer // stdout and stderr
-}
-
-// start runs a program until it ends or the test does. Its stdin is open.
-func (l *lab) start(program string, args ...string) *process {
-	l.t.Helper()
-	p := &process{t: l.t, cmd: exec.Command(tool(l.t, program), args...), out: &buffer{}}
-	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = l.env, l.dir, p.out, p.out
-	var err error
-	p.stdin, err = p.cmd.StdinPipe()
-	must(l.t, err)
-	must(l.t, p.cmd.Start())
-	l.t.Cleanup(func() {
-		p.stdin.Close()
-		if p.cmd.ProcessState == nil {
-			p.kill()
-		}
-		if l.t.Failed() {
-			l.t.Logf("%s said:\n%s", filepath.Base(program), blanks.ReplaceAllString(p.out.String(), " "))
-		}
-	})
-	return p
-}
-
-// blanks are what a screen is filled with.
-var blanks = regexp.MustCompile(`[ \x00]{20,}`)
 
 // serve runs the gateway and waits until it listens.
 func (l *lab) serve() *process {
@@ -221,115 +189,11 @@ func (l *lab) serve() *process {
 			}
 		}
 	})
-	p.await("imap on " + l.gateway)
+	l.server = p
+	for protocol, address := range l.gateway {
+		p.await(protocol + " on " + address)
+	}
 	return p
-}
-
-// await waits until the program has said text.
-func (p *process) await(text string) {
-	p.t.Helper()
-	eventually(p.t, fmt.Sprintf("%q from %s", text, filepath.Base(p.cmd.Path)), func() bool {
-		return strings.Contains(p.out.String(), text)
-	})
-}
-
-// wait returns the exit code.
-func (p *process) wait(limit time.Duration) int {
-	p.t.Helper()
-	code, err := waitProcess(p.cmd, limit)
-	if err != nil {
-		p.t.Fatalf("%s: %v\n%s", filepath.Base(p.cmd.Path), err, p.out)
-	}
-	return code
-}
-
-// terminate is how a service is stopped: by SIGTERM, to which a clean end is
-// the answer. The race detector would make it another exit code.
-func (p *process) terminate() {
-	p.t.Helper()
-	must(p.t, p.cmd.Process.Signal(syscall.SIGTERM))
-	if code := p.wait(15 * time.Second); code != 0 {
-		p.t.Errorf("%s ended with exit code %d after SIGTERM", filepath.Base(p.cmd.Path), code)
-	}
-}
-
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
-}
-
-// waitProcess waits for the end, and kills what does not end in time.
-func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	select {
-	case err = <-ended:
-	case <-time.After(limit):
-		_ = cmd.Process.Kill()
-		<-ended
-		return -1, fmt.Errorf("it had not ended after %v", limit)
-	}
-	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		err = nil
-	}
-	return cmd.ProcessState.ExitCode(), err
-}
-
-// buffer is a bytes.Buffer that a program writes to while the test reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// packages are Debian's names for what the tests run.
-var packages = map[string]string{
-	"curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd", "gnome-keyring-daemon": "gnome-keyring",
-	"mbsync": "isync", "mutt": "mutt", "python3": "python3", "script": "bsdutils",
-}
-
-// tool is the path of a program. It fails the test where there is none.
-func tool(t *testing.T, name string) string {
-	t.Helper()
-	if strings.Contains(name, "/") {
-		return name
-	}
-	path, err := exec.LookPath(name)
-	if err != nil && name == "dovecot" { // not on the path of ordinary users
-		path, err = exec.LookPath("/usr/sbin/dovecot")
-	}
-	if err != nil {
-		t.Fatalf("this test needs %s (Debian: apt-get install %s): %v", name, packages[name], err)
-	}
-	return path
-}
-
-// eventually waits until ok, for half a minute at most.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func compact(password string) string { return strings.ReplaceAll(password, " ", "") }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -62,6 +63,26 @@ func messages() []message {
 		out[i] = message{m.subject, crlf([]byte(m.text))}
 	}
 	return out
+}
+
+// smallMessages are the mailbox without the big one.
+func smallMessages() []message {
+	return slices.DeleteFunc(messages(), func(m message) bool { return len(m.data) >= bigSize })
+}
+
+// outgoing are what is sent: what breaks most easily, in one message, and the
+// big one if asked for.
+func outgoing(big bool) []message {
+	text := header("outgoing", "Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: 8bit") +
+		"\n.\n..\n.hidden\n...\nFrom here on\nGrüße, приве́т, こんにちは, 👋\n" +
+		strings.Repeat("0123456789", 98) + "é\n" + strings.Repeat("long ", 9000) + "\n\n.\n"
+	text = strings.Replace(text, "From: Bob <bob@contoso.com>", "From: Alice <alice@contoso.com>", 1)
+	list := []message{{"outgoing", crlf([]byte(text))}}
+	if big {
+		all := messages()
+		list = append(list, all[len(all)-1])
+	}
+	return list
 }
 
 // header is a message's header without the empty line after it.

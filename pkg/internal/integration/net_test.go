@@ -7,10 +7,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,6 +40,11 @@ func freePorts(t *testing.T, n int) []string {
 	return addrs
 }
 
+func port(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
+}
+
 // trust is what a client verifies the gateway by.
 func (l *lab) trust() *tls.Config {
 	l.t.Helper()
@@ -57,20 +64,42 @@ type session struct {
 	in   *bufio.Reader
 }
 
-func (l *lab) dial() *session {
+func (l *lab) dial(protocol string) *session {
 	l.t.Helper()
-	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.gateway, l.trust())
+	conn, err := tls.DialWithDialer(&net.Dialer{Timeout: 10 * time.Second}, "tcp", l.gateway[protocol], l.trust())
 	must(l.t, err)
 	l.t.Cleanup(func() { conn.Close() })
 	s := &session{l.t, conn, bufio.NewReader(conn)}
-	s.expect("* OK ")
+	s.expect(map[string]string{"imap": "* OK ", "pop3": "+OK ", "smtp": "220 "}[protocol])
+	return s
+}
+
+// pop3 signs in with the app password; the answer has to begin so.
+func (l *lab) pop3(password, answer string) *session {
+	l.t.Helper()
+	s := l.dial("pop3")
+	s.send("USER %s", mailbox)
+	s.expect("+OK")
+	s.send("PASS %s", password)
+	s.expect(answer)
+	return s
+}
+
+// smtp signs in with the app password; the reply has to begin so.
+func (l *lab) smtp(password, reply string) *session {
+	l.t.Helper()
+	s := l.dial("smtp")
+	s.send("EHLO client.test")
+	s.expect("250 ")
+	s.send("AUTH PLAIN %s", base64.StdEncoding.EncodeToString([]byte("\x00"+mailbox+"\x00"+password)))
+	s.expect(reply)
 	return s
 }
 
 // signIn opens INBOX with the app password.
 func (l *lab) signIn(password string) *session {
 	l.t.Helper()
-	s := l.dial()
+	s := l.dial("imap")
 	s.do("LOGIN %s %q", mailbox, password)
 	s.do("SELECT INBOX")
 	return s
@@ -98,6 +127,9 @@ func (s *session) do(format string, args ...any) {
 	s.expect("t OK")
 }
 
+// refusedLine begins the refusal of a command.
+var refusedLine = regexp.MustCompile(`^(t NO|t BAD|-ERR|[45][0-9][0-9] )`)
+
 // expect reads lines until one begins with prefix.
 func (s *session) expect(prefix string) string {
 	s.t.Helper()
@@ -107,7 +139,7 @@ func (s *session) expect(prefix string) string {
 		if strings.HasPrefix(line, prefix) {
 			return strings.TrimRight(line, "\r\n")
 		}
-		if err != nil || strings.HasPrefix(line, "t NO") || strings.HasPrefix(line, "t BAD") {
+		if err != nil || refusedLine.MatchString(line) {
 			s.t.Fatalf("waiting for %q: %q, %v", prefix, line, err)
 		}
 	}
@@ -204,8 +236,8 @@ func pemBlock(kind string, der []byte) []byte {
 func (l *lab) ways() map[string]func() (*imapclient.Client, error) {
 	o := &imapclient.Options{TLSConfig: l.trust()}
 	return map[string]func() (*imapclient.Client, error){
-		"TLS":      func() (*imapclient.Client, error) { return imapclient.DialTLS(l.gateway, o) },
-		"STARTTLS": func() (*imapclient.Client, error) { return imapclient.DialStartTLS(l.gateway, o) },
-		"clear":    func() (*imapclient.Client, error) { return imapclient.DialInsecure(l.gateway, o) },
+		"TLS":      func() (*imapclient.Client, error) { return imapclient.DialTLS(l.gateway["imap"], o) },
+		"STARTTLS": func() (*imapclient.Client, error) { return imapclient.DialStartTLS(l.gateway["imap"], o) },
+		"clear":    func() (*imapclient.Client, error) { return imapclient.DialInsecure(l.gateway["imap"], o) },
 	}
 }

@@ -14,14 +14,22 @@ func TestDovecotGone(t *testing.T) {
 	l := newLab(t, options{messages: messages()[:1]})
 	password := l.create("outage")
 	l.serve()
-	s := l.idle(password)
+	sessions := []*session{l.idle(password), l.pop3(password, "+OK"), l.smtp(password, "235 ")}
 
 	l.dovecot.stop()
-	s.ended()
+	for _, s := range sessions {
+		s.ended()
+	}
 	l.checkRefused(password, "UNAVAILABLE")
 
 	l.dovecot.start()
 	l.signIn(password).do("LOGOUT")
+	s := l.pop3(password, "+OK")
+	s.send("STAT")
+	s.expect("+OK 1 ")
+	s = l.smtp(password, "235 ")
+	s.send("NOOP")
+	s.expect("250 ")
 }
 
 // TestGatewayKilled kills the gateway in the middle of a session, and starts

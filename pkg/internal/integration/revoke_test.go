@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -30,13 +31,20 @@ func TestRevoke(t *testing.T) {
 	// then, a few megabytes, is in curl's socket and cannot be taken back.
 	l.file("curlrc", []byte("user = \""+mailbox+":"+password+"\"\n"))
 	curl := l.start("curl", "--config", l.dir+"/curlrc", "--silent", "--show-error", "--cacert", l.ca, "--limit-rate", "500k",
-		"--output", l.dir+"/part", "imaps://"+l.gateway+"/INBOX/;UID=14")
+		"--output", l.dir+"/part", "imaps://"+l.gateway["imap"]+"/INBOX/;UID=14")
 	// Python waits in IDLE for news.
-	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway, l.ca, mailbox, password)
+	python := l.start("python3", absolute(t, "testdata/idle.py"), l.gateway["imap"], l.ca, mailbox)
+	_, err := io.WriteString(python.stdin, password+"\n")
+	must(t, err)
 	python.await("idling")
 	stalled := l.signIn(password) // a client that asks for much and reads nothing
 	stalled.send("f UID FETCH 1:* (BODY.PEEK[])")
-	l.awaitSessions("revoked", 4)
+	pop3 := l.pop3(password, "+OK")
+	sending := l.smtp(password, "235 ") // in the middle of a message
+	sending.send("MAIL FROM:<%s>\r\nRCPT TO:<cut@example.org>\r\nDATA", mailbox)
+	sending.expect("354 ")
+	sending.send("Subject: cut\r\n\r\nthe first line")
+	l.awaitSessions("revoked", 6)
 
 	start := time.Now()
 	l.o365pw("revoke", "revoked", "--yes")
@@ -52,6 +60,12 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("Python was told nothing: exit code %d", code)
 	}
 	stalled.ended()
+	if last := pop3.ended(); !strings.HasPrefix(last, "-ERR [SYS/TEMP] o365pw: ") {
+		t.Errorf("the last line of the POP3 session is %q", last)
+	}
+	if last := sending.ended(); !strings.HasPrefix(last, "421 4.3.2 o365pw: ") {
+		t.Errorf("the last line of the SMTP session is %q", last)
+	}
 	l.awaitSessions("revoked", 0)
 	l.checkRefused(password, "AUTHENTICATIONFAILED")
 
@@ -59,6 +73,9 @@ func TestRevoke(t *testing.T) {
 		t.Error("curl got the whole message")
 	}
 
+	if n := len(l.dovecot.sink.to("cut@example.org")); n != 0 {
+		t.Errorf("%d messages were sent that had no end", n)
+	}
 	kept.send("DONE")
 	kept.expect("i OK")
 	kept.do("NOOP")
@@ -132,8 +149,14 @@ func (l *lab) awaitSessions(name string, n int) {
 	})
 }
 
-// checkRefused wants a sign-in to be refused with a response code, over TLS
-// and in clear.
+// refusals are what POP3 and SMTP say where IMAP has a response code.
+var refusals = map[string]struct{ pop3, smtp string }{
+	"AUTHENTICATIONFAILED": {"-ERR [AUTH] ", "535 5.7.8 "},
+	"UNAVAILABLE":          {"-ERR [SYS/TEMP] ", "454 4.7.0 "},
+}
+
+// checkRefused wants a sign-in to be refused with a response code: IMAP's in
+// each way, and what stands for it over POP3 and SMTP.
 func (l *lab) checkRefused(password, code string) {
 	l.t.Helper()
 	for name, dial := range l.ways() {
@@ -146,4 +169,6 @@ func (l *lab) checkRefused(password, code string) {
 		}
 		c.Close()
 	}
+	l.pop3(password, refusals[code].pop3)
+	l.smtp(password, refusals[code].smtp)
 }

@@ -29,7 +29,7 @@ func TestMailbox(t *testing.T) {
 }
 
 // TestSync keeps a Maildir and the mailbox the same in both directions by
-// mbsync. TestPrograms has compared what it pulls; here a second run has
+// mbsync. TestClients has compared what it pulls; here a second run has
 // nothing to do, and what is put into the Maildir arrives by APPEND.
 func TestSync(t *testing.T) {
 	t.Parallel()

@@ -1,14 +1,15 @@
 """Waits in IDLE (RFC 2177) by Python's imaplib, and prints what it is told.
 
-Usage: idle.py HOST:PORT CA USER PASSWORD
-Exit code 1 when the session ends.
+Usage: idle.py HOST:PORT CA USER
+The password is the first line of stdin. Exit code 1 when the session ends.
 """
 
 import imaplib
 import ssl
 import sys
 
-address, ca, user, password = sys.argv[1:]
+address, ca, user = sys.argv[1:]
+password = sys.stdin.readline().rstrip("\n")
 host, port = address.rsplit(":", 1)
 imap = imaplib.IMAP4_SSL(host, int(port), ssl_context=ssl.create_default_context(cafile=ca))
 imap.login(user, password)
