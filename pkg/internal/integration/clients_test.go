@@ -161,10 +161,10 @@ func (a *attempt) checkSecured(before int) {
 	var log string
 	eventually(t, "the sign-in in the gateway's log", func() bool {
 		log = a.server.out.String()[before:]
-		return strings.Contains(log, `msg="signed in"`)
+		return strings.Contains(log, `"msg":"signed in"`)
 	})
 	for line := range strings.Lines(log) {
-		if strings.Contains(line, `msg="signed in"`) && !strings.Contains(line, "tls="+a.pick("false", "true", "true")) {
+		if strings.Contains(line, `"msg":"signed in"`) && !strings.Contains(line, `"tls":`+a.pick("false", "true", "true")) {
 			t.Errorf("a sign-in that was not %s: %s", a.way, line)
 		}
 	}
