@@ -104,7 +104,10 @@ func (m *metrics) page() []byte {
 	// Bytes first: a session that ends in between is missing rather than
 	// counted twice, and shown makes up for it.
 	passed := maps.Clone(m.passed)
+	// The gateway is asked without the lock: it may be telling of an event.
+	m.mu.Unlock()
 	open := m.sessions()
+	m.mu.Lock()
 	x.metric("o365pw_sessions", "gauge", "Signed-in mail clients.", sessionSeries(held, open))
 	x.metric("o365pw_bytes_total", "counter", "Bytes passed on, up to the mail server and down to the client, since the sign-in.", m.bytes(passed, open))
 	messages := series{}

@@ -23,6 +23,7 @@ type dialogue struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	waiting []expected // without their reply, in order
+	later   []func()   // what report is to do
 	gone    bool       // no more replies will come
 	within  bool       // a reply has begun and not ended
 	first   []byte     // its first line
@@ -32,10 +33,14 @@ type dialogue struct {
 
 // expected is a command that waits for its reply.
 type expected struct {
-	lines   bool               // POP3: a reply of several lines is due
-	message bool               // SMTP: a whole message has been passed on
-	done    func(first []byte) // is called with the first line of the reply; may be nil
+	lines bool               // POP3: a reply of several lines is due
+	done  func(first []byte) // is called with the first line of the reply, mu held; may be nil
 }
+
+// maxCommand is the longest command after sign-in: RFC 5321 section 4.5.3.1.4
+// has 512 bytes, to which extensions add some hundred each, RFC 2449 section 4
+// has 255. Servers split what is much longer.
+const maxCommand = 2 << 10
 
 // maxReplyLine is how much of a reply's line is looked at.
 const maxReplyLine = 512
@@ -69,12 +74,13 @@ func (d *dialogue) serve(limit int, garbled string, do func(line []byte) error) 
 // command reads the client's next command, without its line end. What is to go
 // upstream goes before the client is waited for.
 func (d *dialogue) command(limit int) ([]byte, error) {
-	if d.s.client.in.Buffered() == 0 {
+	in := d.s.client.in
+	if ahead, _ := in.Peek(in.Buffered()); bytes.IndexByte(ahead, '\n') < 0 {
 		if err := d.flush(); err != nil {
 			return nil, err
 		}
 	}
-	line, err := readLine(d.s.client.in, limit)
+	line, err := readLine(in, limit)
 	d.s.touch()
 	switch {
 	case errors.Is(err, errTooLong):
@@ -128,6 +134,17 @@ func (d *dialogue) settle() error {
 		return io.ErrClosedPipe
 	}
 	return nil
+}
+
+// report logs and tells what the replies were about.
+func (d *dialogue) report() {
+	d.mu.Lock()
+	later := d.later
+	d.later = nil
+	d.mu.Unlock()
+	for _, f := range later {
+		f()
+	}
 }
 
 // advance follows the replies.

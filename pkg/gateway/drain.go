@@ -46,15 +46,13 @@ func (s *Server) finish(finished <-chan struct{}) bool {
 	defer step.Stop()
 	for {
 		var busy bool
-		s.mu.Lock()
-		for sess, phase := range s.sessions {
-			if phase == open && sess.relay.busy() {
+		for _, sess := range s.everybody() {
+			if sess.relay != nil && sess.relay.busy() {
 				busy = true
 				continue
 			}
 			sess.end(nil) // as a shutdown
 		}
-		s.mu.Unlock()
 		if !busy {
 			return false // the farewells are left
 		}
@@ -66,4 +64,26 @@ func (s *Server) finish(finished <-chan struct{}) bool {
 		case <-step.C:
 		}
 	}
+}
+
+// connected is a session, with its relay once it has signed in.
+type connected struct {
+	*session
+	relay relay
+}
+
+// everybody lists all sessions. They are asked without mu, since a relay has a
+// lock of its own, in which others may want mu.
+func (s *Server) everybody() []connected {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []connected
+	for sess, phase := range s.sessions {
+		c := connected{session: sess}
+		if phase == open {
+			c.relay = sess.relay
+		}
+		list = append(list, c)
+	}
+	return list
 }

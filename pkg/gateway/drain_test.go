@@ -171,3 +171,29 @@ func TestCheck(t *testing.T) {
 		}
 	})
 }
+
+// TestObserverMayAsk: whoever is told of an event may ask the server, also with
+// a lock of its own that others hold while they ask, and also while it drains.
+func TestObserverMayAsk(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.name = SMTP
+		lock := make(chan struct{}, 1) // a mutex that the bubble's clock does not wait for
+		r.server.Observe = func(Event) {
+			lock <- struct{}{}
+			defer func() { <-lock }()
+			time.Sleep(time.Second)
+			r.server.Sessions()
+		}
+	}, func(t *testing.T, r *rig) {
+		c := r.smtpSession()
+		c.step(t, "MAIL FROM:<alice@contoso.com>", "250 OK")
+		c.step(t, "DATA", "354 go")
+		c.say("x\r\n.\r\n")
+		c.upstream.expect(t, "x")
+		c.upstream.expect(t, ".")
+		r.stop()
+		c.upstream.say("250 OK\r\n")
+		expectLine(t, c.in, "250 OK")
+		c.ended(t, "421 ")
+	})
+}

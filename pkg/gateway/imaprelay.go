@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"io"
@@ -76,6 +77,7 @@ func (r *imapRelay) answered(head []byte) {
 
 func (r *imapRelay) advance(b []byte) { r.received.advance(b) }
 func (r *imapRelay) between() bool    { return r.received.between() }
+func (r *imapRelay) report()          {}
 func (r *imapRelay) upstreamEnded()   {}
 
 func (r *imapRelay) busy() bool {
@@ -92,13 +94,12 @@ type imapFiltered struct {
 func (r *imapFiltered) fromClient() error {
 	s := r.s
 	f := &imapFilter{
-		in:       s.client.in,
+		in:       bufio.NewReaderSize(touching{s}, readBuffer),
 		ask:      func() error { return s.client.inject("+ go ahead\r\n") },
 		literals: slices.ContainsFunc(r.up.offers, func(c string) bool { return strings.EqualFold(c, "LITERAL+") }),
 	}
 	for {
 		pass, answer, err := f.next()
-		s.touch()
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
@@ -115,6 +116,15 @@ func (r *imapFiltered) fromClient() error {
 			return err
 		}
 	}
+}
+
+// touching is what the client sends; each read shows that it is not idle.
+type touching struct{ s *session }
+
+func (t touching) Read(p []byte) (int, error) {
+	n, err := t.s.client.in.Read(p)
+	t.s.touch()
+	return n, err
 }
 
 // busy is never true: nothing is stored.

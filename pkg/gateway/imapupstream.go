@@ -156,7 +156,7 @@ func (d *imapDialog) judge(step string, r imapResponse) error {
 	if r.status == "OK" {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), limited(r.status+" "+r.text, 200))
+	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), quoted(r.status+" "+r.text, 200))
 	code, _, _ := strings.Cut(strings.ToUpper(r.code), " ")
 	lower := strings.ToLower(r.text)
 	switch {
@@ -257,7 +257,7 @@ func parseIMAPResponse(unit []byte) (imapResponse, error) {
 		valid = valid && len(tag) > 0 && !bytes.ContainsFunc(tag, func(r rune) bool { return !isTagChar(r) })
 	}
 	if !valid {
-		return imapResponse{}, fmt.Errorf("not an IMAP response: %q", limited(string(line), 100))
+		return imapResponse{}, fmt.Errorf("not an IMAP response: %q", quoted(string(line), 100))
 	}
 	r := imapResponse{tag: string(tag), status: strings.ToUpper(string(name)), text: string(text)}
 	if slices.Contains([]string{"OK", "NO", "BAD", "BYE", "PREAUTH"}, r.status) && strings.HasPrefix(r.text, "[") {
@@ -270,5 +270,5 @@ func parseIMAPResponse(unit []byte) (imapResponse, error) {
 
 // unexpected is the error for a response that has no place where it came.
 func (r imapResponse) unexpected() error {
-	return fmt.Errorf("unexpected answer %q", limited(strings.TrimSpace(r.tag+" "+r.status+" "+r.text), 200))
+	return fmt.Errorf("unexpected answer %q", quoted(strings.TrimSpace(r.tag+" "+r.status+" "+r.text), 200))
 }

@@ -22,6 +22,8 @@ const (
 	goodUser     = "alice@contoso.com"
 	goodPassword = "abcdefghijklmnop"
 	goodToken    = "eyJ0eXAiOiJKV1QifQ.token"
+	// tokenInBase64 is a part of the XOAUTH2 response with it.
+	tokenInBase64 = "JlYXJlciBleUowZVhB"
 )
 
 // fakeBackend knows one app password. Its functions can be replaced.
@@ -142,7 +144,7 @@ func (r *rig) close() {
 	if n := len(r.server.Sessions()); n != 0 {
 		r.t.Errorf("%d sessions are left after Serve", n)
 	}
-	for _, hidden := range []string{goodPassword, "abcd efgh ijkl mnop", goodToken} {
+	for _, hidden := range []string{goodPassword, "abcd efgh ijkl mnop", goodToken, tokenInBase64} {
 		if strings.Contains(r.log.String(), hidden) {
 			r.t.Errorf("the log holds a secret:\n%s", r.log.String())
 		}

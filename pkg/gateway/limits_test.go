@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,46 +83,56 @@ func TestWrongPasswordsAreSlowedDown(t *testing.T) {
 	})
 }
 
-// TestManyConnectionsAtOnce: who opens many connections gets no more tries for
-// it, and programs that have signed in before do not notice.
-func TestManyConnectionsAtOnce(t *testing.T) {
-	var judged atomic.Int32
-	bubble(t, func(r *rig) {
-		r.backend.signIn = func(_ context.Context, a Attempt) (Grant, error) {
-			judged.Add(1)
-			if a.Password.Reveal() != goodPassword {
-				return Grant{}, &Refusal{Reason: BadCredentials}
-			}
-			return r.backend.grant, nil
-		}
-	}, func(t *testing.T, r *rig) {
-		c := r.signIn()
-		judged.Store(0)
+// TestRightPasswordsAreNotDelayed: a program that tries an old password again
+// and again, on many connections, keeps nobody else out.
+func TestRightPasswordsAreNotDelayed(t *testing.T) {
+	bubble(t, refusing, func(t *testing.T, r *rig) {
 		const n = 200
-		answers := make(chan string, n)
-		for i := range n {
+		answers := make(chan time.Duration, n)
+		for range n {
 			go func() {
-				answer, _ := r.try("127.0.0.1:2", fmt.Sprintf("user%d@contoso.com", i), "wrong")
-				answers <- answer
+				_, took := r.try("127.0.0.1:2", goodUser, "old")
+				answers <- took
 			}()
 		}
-		time.Sleep(2 * time.Second) // the greeting, and the first second of delays
-		putOff := 0
-		for len(answers) > 0 {
-			if answer := <-answers; strings.HasPrefix(answer, "a NO [UNAVAILABLE] too many wrong passwords; try again in ") {
-				putOff++
+		time.Sleep(3 * time.Second) // greeting, and the first seconds of their delays
+		if got := len(answers); got < freeFailures || got > freeFailures+2 {
+			t.Errorf("%d of %d were answered at once", got, n)
+		}
+		if answer, took := r.try("127.0.0.1:3", goodUser, goodPassword); took > 100*time.Millisecond+r.server.silence() || !strings.Contains(answer, "UNAVAILABLE") {
+			t.Errorf("the right password, at the same address: %s, after %s", answer, took)
+		}
+		for range n {
+			if took := <-answers; took > maxDelay+10*time.Second {
+				t.Errorf("a wrong one took %s", took)
 			}
 		}
-		if got := judged.Load(); got > freeFailures+maxDelayed+2 || putOff < n-int(got) {
-			t.Errorf("%d of %d were judged, %d put off", got, n, putOff)
+	})
+}
+
+// TestLeavingDoesNotEndTheDelay: who hangs up and comes again is limited by
+// the number of connections, which are held for as long as the delay.
+func TestLeavingDoesNotEndTheDelay(t *testing.T) {
+	bubble(t, func(r *rig) {
+		refusing(r)
+		r.server.MaxPendingPerAddress = 3
+	}, func(t *testing.T, r *rig) {
+		judged := 0
+		for range 60 {
+			raw := r.connect("198.51.100.7:1")
+			conn := tls.Client(raw, r.trust)
+			if conn.Handshake() == nil {
+				_, _ = io.WriteString(conn, "a LOGIN "+goodUser+" wrong\r\n")
+				synctest.Wait()
+				judged++
+			}
+			_ = raw.Close()
+			time.Sleep(time.Second)
 		}
-		go c.upstream.Close()
-		second := r.signIn() // from the same address, as the same user
-		second.alive(t)
-		_ = second.Close()
-		_ = c.Close()
-		time.Sleep(time.Minute)
-		synctest.Wait()
+		if judged > 20 {
+			t.Errorf("%d of 60 tries within a minute were judged", judged)
+		}
+		time.Sleep(maxDelay)
 	})
 }
 
@@ -146,10 +155,9 @@ func TestLimitsAreBounded(t *testing.T) {
 	for i := range 3 * maxSources {
 		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		l.failed(addr, fmt.Sprint("user", i))
-		l.succeeded(addr, fmt.Sprint("other", i))
 	}
-	if len(l.sources) > maxSources+2 || len(l.good) > maxSources {
-		t.Errorf("%d sources, %d good ones are kept", len(l.sources), len(l.good))
+	if len(l.sources) > maxSources+2 {
+		t.Errorf("%d sources are kept", len(l.sources))
 	}
 }
 

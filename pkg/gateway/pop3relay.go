@@ -27,7 +27,7 @@ func pop3Whole(line []byte, first bool, want expected) bool {
 }
 
 func (r *pop3Relay) fromClient() error {
-	return r.serve(pop3MaxLine, "-ERR a command is one line of text", r.do)
+	return r.serve(maxCommand, "-ERR a command is one line of text", r.do)
 }
 
 // do serves one command in the transaction state (RFC 1939 section 5).

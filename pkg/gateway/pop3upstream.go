@@ -97,7 +97,7 @@ func (d pop3Dialog) judge(step, line string) error {
 	if pop3OK(line) {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), limited(line, 200))
+	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), quoted(line, 200))
 	upper := strings.ToUpper(line)
 	switch {
 	case strings.Contains(upper, "THROTTLED"), strings.Contains(upper, "[SYS/TEMP]"), strings.Contains(upper, "[IN-USE]"), strings.Contains(upper, "[LOGIN-DELAY]"):
@@ -157,5 +157,5 @@ func orUnexpected(err error, line string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("unexpected answer %q", limited(line, 200))
+	return fmt.Errorf("unexpected answer %q", quoted(line, 200))
 }

@@ -32,6 +32,9 @@ type relay interface {
 	// fromClient passes on what the client sends until its end of file, which
 	// is nil. An error in reading is a *readError; an *ending ends the session.
 	fromClient() error
+	// report logs and tells what has been followed, with no lock held: others
+	// take locks of their own in it.
+	report()
 	// upstreamEnded says that no more answers will come.
 	upstreamEnded()
 	// busy says whether something is under way that a shutdown should let
@@ -111,12 +114,21 @@ func (w upWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// downWriter writes to the client.
+type downWriter struct{ s *session }
+
+func (w downWriter) Write(p []byte) (int, error) {
+	n, err := w.s.client.Write(p)
+	w.s.relay.report()
+	return n, err
+}
+
 // errUpstreamEnded is how sessions end that the client does not end.
 var errUpstreamEnded = errors.New("the upstream ended the session")
 
 // copyDown passes on what the upstream sends, until it ends.
 func (s *session) copyDown(up *upstream) error {
-	return s.copy(s.client, up.conn, up.in, &s.down)
+	return s.copy(downWriter{s}, up.conn, up.in, &s.down)
 }
 
 // readError is an error of the side that is read from.

@@ -221,14 +221,16 @@ func (s *Server) accept(ctx, sessions context.Context, name Protocol, ln net.Lis
 // returns what runs it.
 func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run func()) {
 	c := newClient(conn)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	from := sourceOf(c.remote.Addr())
-	if s.pending >= s.maxPending() || !from.IsLoopback() && s.waiting[from] >= s.maxPendingPerAddress() {
-		s.log().Warn("connection refused: too many are waiting to sign in", "protocol", string(name), "remote", c.remote.String(), "waiting", s.pending, "from_there", s.waiting[from])
+	s.mu.Lock()
+	pending, waiting := s.pending, s.waiting[from]
+	if pending >= s.maxPending() || !from.IsLoopback() && waiting >= s.maxPendingPerAddress() {
+		s.mu.Unlock()
+		s.log().Warn("connection refused: too many are waiting to sign in", "protocol", string(name), "remote", c.remote.String(), "waiting", pending, "from_there", waiting)
 		_ = conn.Close()
 		return nil
 	}
+	defer s.mu.Unlock()
 	s.lastID++
 	background := ctx
 	ctx, end := context.WithCancelCause(ctx)

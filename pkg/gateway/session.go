@@ -155,25 +155,16 @@ func (s *session) talk(ctx context.Context) error {
 			user = "(an app password)"
 		}
 		s.tell(Event{Kind: Refused, User: user, Grant: grant, Reason: refusal.Reason, Cause: refusal.Err})
-		if err := s.pause(ctx, s.penalty(refusal, cred.user)); err != nil {
-			return err
+		if refusal.wrongPassword() {
+			if err := s.pause(ctx, s.server.limits.failed(s.client.remote.Addr(), cred.user)); err != nil {
+				return err
+			}
 		}
 		if err := s.proto.refuse(s, refusal); err != nil {
 			return err
 		}
 	}
 	return &ending{public: "too many sign-ins were refused", cause: errors.New("too many sign-ins were refused")}
-}
-
-// penalty is how long a client waits for its refusal.
-func (s *session) penalty(r *Refusal, user string) time.Duration {
-	switch {
-	case r.wrongPassword():
-		return s.server.limits.failed(s.client.remote.Addr(), user)
-	case errors.Is(r, errPutOff):
-		return firstDelay
-	}
-	return 0
 }
 
 // pause keeps a client waiting for its refusal.
@@ -269,9 +260,6 @@ func (s *session) awaitCommand() error {
 // mailbox. The session is registered when it returns without error. The grant
 // names the app password wherever one matched.
 func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up *upstream, welcome string, err error) {
-	if err := s.server.limits.check(s.client.remote.Addr(), cred.user); err != nil {
-		return Grant{}, nil, "", err
-	}
 	ctx, cancel := context.WithTimeout(ctx, s.server.upstreamTimeout())
 	defer cancel()
 	backend := s.server.Backend

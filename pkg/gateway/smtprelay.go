@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode/utf8"
 )
 
 // smtpRelay is a signed-in SMTP session.
@@ -19,6 +21,7 @@ type smtpRelay struct {
 	// Guarded by mu.
 	mailing  bool // a message has begun and not ended
 	reserved bool // it is counted already
+	whole    bool // all of it has gone upstream
 }
 
 func newSMTPRelay(s *session, up *upstream, grant Grant) relay {
@@ -32,7 +35,7 @@ func newSMTPRelay(s *session, up *upstream, grant Grant) relay {
 func smtpWhole(line []byte, _ bool, _ expected) bool { return len(line) < 4 || line[3] != '-' }
 
 func (r *smtpRelay) fromClient() error {
-	return r.serve(smtpMaxLine, "500 5.5.2 a command is one line of text", r.do)
+	return r.serve(maxCommand, "500 5.5.2 a command is one line of text", r.do)
 }
 
 // do serves one command after sign-in (RFC 5321 section 4.1). What it does not
@@ -59,19 +62,17 @@ func (r *smtpRelay) do(line []byte) error {
 }
 
 // reset passes on what ends a mail transaction without a message (RFC 5321
-// sections 4.1.1.5 and 4.1.4).
+// sections 4.1.1.5 and 4.1.4), if the upstream takes it.
 func (r *smtpRelay) reset(line []byte) error {
-	if err := r.pass(line, expected{}); err != nil {
+	err := r.pass(line, expected{done: func(first []byte) {
+		if smtpPositive(first) {
+			r.finished()
+		}
+	}})
+	if err != nil {
 		return err
 	}
-	// A MAIL that is sent with it begins another one.
-	if err := r.settle(); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.finished()
-	return nil
+	return r.settle() // a MAIL that is sent with it begins another one
 }
 
 // mail is MAIL FROM, held to the senders and the number of messages that the
@@ -80,7 +81,7 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 	if len(r.grant.From) > 0 {
 		sender, ok := smtpPath(args)
 		if !ok {
-			return r.answer("501 5.5.4 MAIL FROM takes an address in angle brackets")
+			return r.answer("501 5.5.4 MAIL FROM takes a plain address in angle brackets")
 		}
 		if !senderAllowed(r.grant.From, sender) {
 			r.s.log.Warn("a sender was refused", "app_password", r.grant.Name, "from", limited(sender, 100), "allowed", strings.Join(r.grant.From, ", "))
@@ -93,21 +94,39 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 			return err
 		}
 	}
-	if r.grant.MaxPerHour > 0 && !r.underWay() {
-		wait, ok := r.quota.reserve(r.grant)
-		if !ok {
-			r.s.log.Warn("a message was refused: the app password has sent its number within the hour", "app_password", r.grant.Name, "limit", r.grant.MaxPerHour)
-			return r.answer(fmt.Sprintf("450 4.7.1 this app password may send %d messages an hour; try again in %s", r.grant.MaxPerHour, minutes(wait)))
-		}
+	begins := !r.underWay() // else the upstream will refuse it, and the one under way goes on
+	if refusal := r.reserve(); refusal != "" {
+		return r.answer(refusal)
 	}
 	r.mu.Lock()
-	r.mailing, r.reserved = true, r.grant.MaxPerHour > 0
+	r.mailing = true
 	r.mu.Unlock()
 	return r.pass(line, expected{done: func(first []byte) {
-		if r.explain("the sender", first); !smtpPositive(first) {
+		if r.explain("the sender", first); begins && !smtpPositive(first) {
 			r.finished()
 		}
 	}})
+}
+
+// reserve counts a message that is about to be sent, unless it is counted
+// already. It returns the reply where no more may be sent.
+func (r *smtpRelay) reserve() (refusal string) {
+	wait, ok := r.tryReserve()
+	if ok {
+		return ""
+	}
+	r.s.log.Warn("a message was refused: the app password has sent its number within the hour", "app_password", r.grant.Name, "limit", r.grant.MaxPerHour)
+	return fmt.Sprintf("450 4.7.1 this app password may send %d messages an hour; try again in %s", r.grant.MaxPerHour, minutes(wait))
+}
+
+func (r *smtpRelay) tryReserve() (wait time.Duration, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.grant.MaxPerHour == 0 || r.reserved || r.gone { // after gone nobody would give it back
+		return 0, true
+	}
+	wait, r.reserved = r.quota.reserve(r.grant)
+	return wait, r.reserved
 }
 
 // underWay says whether a message has begun.
@@ -122,7 +141,7 @@ func (r *smtpRelay) finished() {
 	if r.reserved {
 		r.quota.release(r.grant)
 	}
-	r.mailing, r.reserved = false, false
+	r.mailing, r.reserved, r.whole = false, false, false
 }
 
 // sent ends the mail transaction by the reply to the whole message. mu is held.
@@ -135,8 +154,8 @@ func (r *smtpRelay) sent(first []byte) {
 	if r.reserved {
 		r.quota.count(r.grant)
 	}
-	r.mailing, r.reserved = false, false
-	r.s.tell(Event{Kind: MessageSent, Grant: r.grant})
+	r.mailing, r.reserved, r.whole = false, false, false
+	r.later = append(r.later, func() { r.s.tell(Event{Kind: MessageSent, Grant: r.grant}) })
 }
 
 func (r *smtpRelay) noted(verb string) func([]byte) {
@@ -147,7 +166,7 @@ func (r *smtpRelay) noted(verb string) func([]byte) {
 }
 
 // explain logs what mends a refusal that only an administrator can do away
-// with.
+// with. mu is held.
 func (r *smtpRelay) explain(what string, first []byte) {
 	if smtpPositive(first) {
 		return
@@ -158,7 +177,10 @@ func (r *smtpRelay) explain(what string, first []byte) {
 			mend = strings.ReplaceAll(fix, "MAILBOX", r.grant.Mailbox)
 		}
 	}
-	r.s.log.Warn("the upstream refused "+what, "app_password", r.grant.Name, "mailbox", r.grant.Mailbox, "said", limited(string(first), 200), "to_mend_it", mend)
+	said := quoted(string(first), 200)
+	r.later = append(r.later, func() {
+		r.s.log.Warn("the upstream refused "+what, "app_password", r.grant.Name, "mailbox", r.grant.Mailbox, "said", said, "to_mend_it", mend)
+	})
 }
 
 // smtpFixes are what administrators do against Exchange's refusals.
@@ -171,6 +193,9 @@ var smtpFixes = map[string]string{
 
 // data is DATA: the message follows only after the upstream's 354.
 func (r *smtpRelay) data(line []byte) error {
+	if refusal := r.reserve(); refusal != "" {
+		return r.answer(refusal)
+	}
 	var code string
 	if err := r.pass(line, expected{done: func(first []byte) { code = string(first[:min(3, len(first))]) }}); err != nil {
 		return err
@@ -181,78 +206,115 @@ func (r *smtpRelay) data(line []byte) error {
 	if code != "354" {
 		return nil
 	}
-	r.expect(expected{message: true, done: r.sent})
-	return r.message()
-}
-
-// expect awaits a reply to something that is no command.
-func (r *smtpRelay) expect(want expected) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.waiting = append(r.waiting, want)
+	r.waiting = append(r.waiting, expected{done: r.sent})
+	r.mu.Unlock()
+	return r.message()
 }
 
 // message passes a message on, up to the line with a lone dot (RFC 5321
 // section 4.5.2).
 //
-// Only CRLF "." CRLF ends it. Servers disagree about dots after a bare LF, so
-// that a message could end for one and go on for the other, with commands in
-// its second half that nobody has looked at. So bare LFs, which RFC 5321
-// section 2.3.8 forbids, are made CRLFs, and a dot that only this puts at the
-// beginning, or alone on a line, is doubled.
+// Only CRLF "." CRLF ends it. Servers disagree about what else does: some take
+// a bare LF for a line's end, some drop all CRs before an LF. A message could
+// end for one and go on for the other, with commands in its second half that
+// nobody has looked at. So a line has one end here, CRLF, whatever it was
+// before (RFC 5321 section 2.3.8 allows no other), and a dot that is alone on
+// its line without being the end, or that only this puts at the beginning of
+// one, is doubled.
 func (r *smtpRelay) message() error {
 	in := r.s.client.in
 	out := bufio.NewWriterSize(upWriter{r.s, r.up}, bufferSize)
-	begin, whole := true, true // at the beginning of a line; the line before ended in CRLF
-	var last byte              // of the line so far
+	var (
+		begin = true  // at the beginning of a line
+		after = true  // the line before ended in CRLF
+		dot   = false // the line so far is a dot, which is not written yet
+		crs   = 0     // CRs that are not written yet: they may belong to the line's end
+	)
 	for {
 		if in.Buffered() == 0 {
 			if err := out.Flush(); err != nil {
 				return err
 			}
+			r.s.touch()
 		}
-		part, err := in.ReadSlice('\n')
-		r.s.touch()
-		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+		c, err := in.ReadByte()
+		if err != nil {
 			return readFailed(err)
 		}
-		if begin && whole && string(part) == ".\r\n" {
-			_, _ = out.Write(part)
+		switch {
+		case c == '\n' && dot && after && crs == 1:
+			_, _ = out.WriteString(".\r\n")
+			r.passed()
 			return out.Flush()
-		}
-		if begin && part[0] == '.' && (!whole || string(part) == ".\n") {
-			_ = out.WriteByte('.')
-		}
-		n := len(part)
-		if begin = part[n-1] == '\n'; !begin {
-			last = part[n-1]
-		} else {
-			if n > 1 {
-				last = part[n-2]
+		case c == '\n':
+			if dot {
+				_, _ = out.WriteString("..")
 			}
-			if whole = last == '\r'; !whole {
-				_, _ = out.Write(part[:n-1])
-				part = []byte("\r\n")
+			_, err = out.WriteString("\r\n")
+			begin, after, dot, crs = true, crs > 0, false, 0
+		case c == '\r':
+			crs++
+			begin = false
+		case c == '.' && begin:
+			begin, dot = false, true
+		default:
+			if dot {
+				_ = out.WriteByte('.')
+				if !after {
+					_ = out.WriteByte('.')
+				}
 			}
-			last = 0
+			for ; crs > 0; crs-- {
+				_ = out.WriteByte('\r')
+			}
+			begin, dot = false, false
+			err = out.WriteByte(c)
 		}
-		if _, err := out.Write(part); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// chunk is BDAT (RFC 3030): a number of bytes follows at once.
+// passed notes that the upstream has, or is about to get, a whole message:
+// without its reply nobody knows whether it was sent.
+func (r *smtpRelay) passed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.whole = true
+}
+
+// maxChunk is more than any server takes.
+const maxChunk = 1 << 30
+
+// chunk is BDAT (RFC 3030): a number of bytes follows at once, whatever the
+// answer is. An upstream that does not know it would take them for commands.
 func (r *smtpRelay) chunk(line []byte, args string) error {
 	size, rest, _ := strings.Cut(args, " ")
 	n, err := strconv.ParseUint(size, 10, 62)
 	last := strings.EqualFold(strings.TrimSpace(rest), "LAST")
-	if err != nil || !last && strings.TrimSpace(rest) != "" {
-		return &ending{public: "BDAT takes a number of bytes", cause: errors.New("BDAT without a size: where the next command begins is unknown")}
+	if err != nil || n > maxChunk || !last && strings.TrimSpace(rest) != "" {
+		return &ending{public: "BDAT takes a number of bytes", cause: errors.New("BDAT without a size that can be: where the next command begins is unknown")}
+	}
+	refusal := ""
+	switch {
+	case !slices.Contains(r.up.offers, "CHUNKING"):
+		refusal = "502 5.5.1 the mail server does not take BDAT"
+	case !r.underWay():
+		refusal = "503 5.5.1 send MAIL first"
+	default:
+		refusal = r.reserve()
+	}
+	if refusal != "" {
+		if err := r.body(int64(n), func([]byte) error { return nil }); err != nil {
+			return err
+		}
+		return r.answer(refusal)
 	}
 	want := expected{}
 	if last {
-		want = expected{message: true, done: r.sent}
+		want.done = r.sent
 	}
 	if err := r.pass(line, want); err != nil {
 		return err
@@ -260,18 +322,29 @@ func (r *smtpRelay) chunk(line []byte, args string) error {
 	if err := r.flush(); err != nil {
 		return err
 	}
+	if err := r.body(int64(n), func(p []byte) error { return r.s.passUp(r.up, p) }); err != nil {
+		return err
+	}
+	if last {
+		r.passed()
+	}
+	return nil
+}
+
+// body reads n bytes of the client's, in pieces.
+func (r *smtpRelay) body(n int64, each func([]byte) error) error {
 	buffer := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buffer)
-	for left := int64(n); left > 0; {
-		k, err := r.s.client.in.Read(buffer[:min(left, bufferSize)])
+	for n > 0 {
+		k, err := r.s.client.in.Read(buffer[:min(n, bufferSize)])
 		r.s.touch()
 		if err != nil {
 			return readFailed(err)
 		}
-		if err := r.s.passUp(r.up, buffer[:k]); err != nil {
+		if err := each(buffer[:k]); err != nil {
 			return err
 		}
-		left -= int64(k)
+		n -= int64(k)
 	}
 	return nil
 }
@@ -281,7 +354,7 @@ func (r *smtpRelay) upstreamEnded() {
 	r.dialogue.upstreamEnded()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.reserved && slices.ContainsFunc(r.waiting, func(e expected) bool { return e.message }) {
+	if r.reserved && r.whole {
 		r.quota.count(r.grant)
 		r.reserved = false
 	}
@@ -297,8 +370,9 @@ func (r *smtpRelay) busy() bool {
 func smtpPositive(line []byte) bool { return len(line) > 0 && (line[0] == '2' || line[0] == '3') }
 
 // smtpPath is the address of MAIL FROM:<address> and its parameters (RFC 5321
-// section 4.1.2), without the angle brackets. Source routes, which no client
-// has sent for decades, are not taken.
+// section 4.1.2), without the angle brackets; empty for the null sender. Only
+// the plain form is taken: source routes, quotes and comments mean one address
+// to one server and another to the next.
 func smtpPath(args string) (address string, ok bool) {
 	if len(args) < 5 || !strings.EqualFold(args[:5], "FROM:") {
 		return "", false
@@ -307,21 +381,45 @@ func smtpPath(args string) (address string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	// A quoted local part may hold a bracket. None is allowed to here.
 	address, rest, ok = strings.Cut(rest, ">")
-	if !ok || strings.ContainsAny(address, "<\"\\") || strings.HasPrefix(address, "@") || rest != "" && rest[0] != ' ' {
+	if !ok || rest != "" && rest[0] != ' ' {
 		return "", false
 	}
-	return address, true
+	local, domain, _ := strings.Cut(address, "@")
+	return address, address == "" || plainText(local, smtpAtext) && plainText(domain, "-.")
 }
 
-// senderAllowed compares without regard to case, as Exchange does.
-func senderAllowed(allowed []string, sender string) bool {
-	return slices.ContainsFunc(allowed, func(a string) bool {
-		if strings.HasPrefix(a, "@") {
-			at := strings.LastIndexByte(sender, '@')
-			return at > 0 && strings.EqualFold(sender[at:], a)
-		}
-		return strings.EqualFold(sender, a)
+// smtpAtext is what beside letters and digits a local part is made of (RFC 5321
+// section 4.1.2, Dot-string).
+const smtpAtext = "!#$%&'*+-/=?^_`{|}~."
+
+// plainText says whether s consists of letters, digits, some other characters,
+// and those beyond ASCII (RFC 6531).
+func plainText(s, others string) bool {
+	return s != "" && utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool {
+		return r < 0x80 && !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(others, r))
 	})
+}
+
+// senderAllowed compares without regard to the case of ASCII letters, as
+// Exchange does; other letters have more than one counterpart.
+func senderAllowed(allowed []string, sender string) bool {
+	sender = asciiLower(sender)
+	return slices.ContainsFunc(allowed, func(a string) bool {
+		a = asciiLower(a)
+		if strings.HasPrefix(a, "@") {
+			at := strings.IndexByte(sender, '@')
+			return at > 0 && sender[at:] == a
+		}
+		return sender == a
+	})
+}
+
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }

@@ -134,12 +134,12 @@ func (d *smtpDialog) judge(reply smtpReply) error {
 	if reply.code == "235" {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused AUTH for %s: %q", d.u.address, limited(d.mailbox, 100), limited(reply.text(), 300))
+	said := fmt.Errorf("upstream %s refused AUTH for %s: %q", d.u.address, limited(d.mailbox, 100), quoted(reply.text(), 300))
 	switch {
 	case reply.code[0] == '4' || strings.Contains(strings.ToLower(reply.text()), "throttled"):
 		return throttled(said, reply.text())
 	case strings.Contains(reply.text(), "5.7.139") && strings.Contains(strings.ToLower(reply.text()), "smtpclientauthentication"):
-		return &Refusal{Reason: Policy, Reply: reply.code + " " + limited(strings.Join(reply.lines, " "), 300),
+		return &Refusal{Reason: Policy, Reply: reply.code + " " + quoted(strings.Join(reply.lines, " "), 300),
 			Err: fmt.Errorf("%w: SMTP AUTH is switched off, for OAuth as well: for the mailbox Set-CASMailbox -Identity %s -SmtpClientAuthenticationDisabled $false, which goes before the organisation's Set-TransportConfig -SmtpClientAuthenticationDisabled $false; security defaults must be off too", said, d.mailbox)}
 	case reply.code == "535":
 		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it send for " + d.mailbox + "; ask your administrator",
@@ -166,7 +166,7 @@ type smtpReply struct {
 func (r smtpReply) text() string { return strings.Join(r.lines, " ") }
 
 func (r smtpReply) unexpected() error {
-	return fmt.Errorf("unexpected answer %q", limited(r.code+" "+r.text(), 200))
+	return fmt.Errorf("unexpected answer %q", quoted(r.code+" "+r.text(), 200))
 }
 
 func (d *smtpDialog) command(line string) (smtpReply, error) {
@@ -184,7 +184,7 @@ func (d *smtpDialog) reply() (smtpReply, error) {
 			return r, err
 		}
 		if len(line) < 3 || strings.Trim(line[:3], "0123456789") != "" || len(line) > 3 && line[3] != ' ' && line[3] != '-' || r.code != "" && r.code != line[:3] {
-			return r, fmt.Errorf("not an SMTP reply: %q", limited(line, 100))
+			return r, fmt.Errorf("not an SMTP reply: %q", quoted(line, 100))
 		}
 		r.code = line[:3]
 		if len(line) < 4 {
