@@ -14,7 +14,13 @@ import (
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
 
-const registryVersion = 1
+// Versions of the file. One that holds limits is of version 2, which programs
+// that do not know them refuse: they would let more in than is allowed, and
+// write the registry without them. Others stay readable for those.
+const (
+	registryPlain   = 1
+	registryVersion = 2 // the latest
+)
 
 // Registry is the file that holds what is not secret of all app passwords of
 // all profiles. A missing file is an empty registry; a damaged one is an
@@ -82,7 +88,7 @@ func (r Registry) Load() (State, error) {
 	if f.Version > registryVersion {
 		return State{}, &NewerError{Path: r.Path(), Version: f.Version}
 	}
-	if f.Version != registryVersion {
+	if f.Version < registryPlain {
 		return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("it has no version")}
 	}
 	seen := map[string]bool{}
@@ -113,7 +119,7 @@ func (r Registry) Update(ctx context.Context, change func(*State) error) error {
 	if err := change(&s); err != nil {
 		return err
 	}
-	f := registryFile{Version: registryVersion, AppPasswords: s.AppPasswords, Pending: s.Pending}
+	f := registryFile{Version: s.version(), AppPasswords: s.AppPasswords, Pending: s.Pending}
 	if f.AppPasswords == nil {
 		f.AppPasswords = []Record{}
 	}
@@ -152,6 +158,19 @@ type NewerError struct {
 // Error names the file and the two versions.
 func (e *NewerError) Error() string {
 	return fmt.Sprintf("the registry %s was written by a newer o365pw (version %d; this one knows %d)", e.Path, e.Version, registryVersion)
+}
+
+// version is the least that can express the content.
+func (s *State) version() int {
+	if slices.ContainsFunc(s.AppPasswords, Record.limited) || slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Decoy }) {
+		return registryVersion
+	}
+	return registryPlain
+}
+
+// limited says whether the record has what version 1 does not know.
+func (r Record) limited() bool {
+	return r.ReadOnly || len(r.From) > 0 || r.MaxPerHour > 0 || r.LoginName != "" || r.Decoy
 }
 
 // remove takes the record out.

@@ -1,7 +1,10 @@
 package apppassword
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -129,10 +132,46 @@ func TestFormerApplicationUnreadable(t *testing.T) {
 	}
 }
 
+// A program that does not know limits would let more in than they allow, and
+// write the registry without them: it must not take it for one of its own. Where
+// there are none, it can.
+func TestLimitsMakeANewRegistry(t *testing.T) {
+	f := newFixture(t)
+	version := func() string {
+		b, err := os.ReadFile(f.Registry.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file struct{ Version json.Number }
+		if err := json.Unmarshal(b, &file); err != nil {
+			t.Fatal(err)
+		}
+		return file.Version.String()
+	}
+	if _, err := f.Create(t.Context(), f.request("plain")); err != nil || version() != "1" {
+		t.Errorf("without limits: version %s, %v", version(), err)
+	}
+	for i, limit := range []func(*Request){
+		func(r *Request) { r.ReadOnly = true }, func(r *Request) { r.From = []string{"@contoso.com"} },
+		func(r *Request) { r.MaxPerHour = 1 }, func(r *Request) { r.LoginName = "printer" }, func(r *Request) { r.Decoy = true },
+	} {
+		req := f.request(fmt.Sprint("limited ", i))
+		req.Allow = []string{"imap", "smtp"}
+		limit(&req)
+		made, err := f.Create(t.Context(), req)
+		if err != nil || version() != "2" {
+			t.Errorf("%+v: version %s, %v", req, version(), err)
+		}
+		if err := f.Registry.Update(t.Context(), func(s *State) error { s.remove(made.Record.ID); return nil }); err != nil || version() != "1" {
+			t.Errorf("after its end: version %s, %v", version(), err)
+		}
+	}
+}
+
 // A registry of a newer version is not damaged, and not written.
 func TestNewerRegistry(t *testing.T) {
 	f := newFixture(t)
-	writeFile(t, f.Registry.Path(), `{"version":2,"appPasswords":[]}`)
+	writeFile(t, f.Registry.Path(), `{"version":3,"appPasswords":[]}`)
 	_, err := f.Registry.Load()
 	if _, ok := errors.AsType[*NewerError](err); !ok {
 		t.Errorf("%v", err)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -50,7 +51,11 @@ func (a *app) runAuditVerify(head string, given bool) error {
 		return err
 	}
 	if r.Entries == 0 {
-		a.noteEmpty(log)
+		if _, err := os.Stat(log.Path); err == nil {
+			a.warn("the audit log %s is empty: what it held has been taken away", log.Path)
+		} else {
+			a.noteEmpty(log)
+		}
 	}
 	return a.printReport(r)
 }

@@ -160,6 +160,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*audit.BrokenError](err); ok {
 		return advice{failed, brokenHint(e)}
 	}
+	if e, ok := errors.AsType[*gateway.OlderError](err); ok {
+		return advice{failed, fmt.Sprintf("end it with: kill %d; then start this version: o365pw serve", e.PID)}
+	}
 	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
@@ -175,7 +178,7 @@ func advise(err error) advice {
 	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
 		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
 	}
-	if e, ok := errors.AsType[*fs.PathError](err); ok {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path != "/dev/stdout" {
 		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

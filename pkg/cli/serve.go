@@ -105,6 +105,9 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 	}
 	f.StringVar(&o.log, "log", "", "format of the log: text or json (default: text on a terminal, else json)")
 	f.BoolVar(&o.stop, "stop", false, "stop the running gateway, and wait until it has ended")
+	for _, other := range []string{"imap", "pop3", "smtp", "log"} {
+		cmd.MarkFlagsMutuallyExclusive("stop", other)
+	}
 	_ = cmd.RegisterFlagCompletionFunc("log", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -141,8 +144,9 @@ type gatewayRun struct {
 	draining  atomic.Bool
 	log       *slog.Logger
 
-	cfg atomic.Pointer[config.Config]
-	tls atomic.Pointer[tls.Config] // of the certificate in use; a reload replaces it
+	inForce config.Gateway // what the configuration said at the start
+	cfg     atomic.Pointer[config.Config]
+	tls     atomic.Pointer[tls.Config] // of the certificate in use; a reload replaces it
 
 	mu   sync.Mutex
 	http map[string]*http.Client // by cloud, so that connections are used again
@@ -178,7 +182,8 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 			g.close()
 		}
 	}()
-	settings := o.override(g.settings())
+	g.inForce = g.settings()
+	settings := o.override(g.inForce)
 	if err := g.listen(settings); err != nil {
 		return nil, err
 	}

@@ -157,11 +157,7 @@ func (g *gatewayRun) reload(ctx context.Context) {
 	g.mu.Lock()
 	g.http = nil
 	g.mu.Unlock()
-	was := config.DefaultGateway()
-	if old != nil {
-		was = old.Gateway
-	}
-	if keys := needRestart(was, g.settings()); len(keys) > 0 {
+	if keys := needRestart(g.inForce, g.settings()); len(keys) > 0 {
 		g.log.Warn("reload: what has changed takes effect at the next start", "keys", strings.Join(keys, ", "))
 	}
 	if err := g.verifier.Load(ctx); err != nil {

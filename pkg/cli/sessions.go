@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -147,6 +148,9 @@ func size(n int64) string {
 	return fmt.Sprintf("%.1f %s", v, unit)
 }
 
+// closingAtOnce is how many sessions are closed at the same time.
+const closingAtOnce = 32
+
 func (a *app) runSessionsClose(ctx context.Context, args []string) error {
 	var ids []uint64
 	for _, arg := range args {
@@ -160,16 +164,22 @@ func (a *app) runSessionsClose(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, id := range ids {
-		if err := c.CloseSession(ctx, id); err != nil {
-			if _, gone := errors.AsType[*gateway.NoSessionError](err); !gone {
-				return err
-			}
-			errs = append(errs, err)
-			continue
+	// Each takes as long as its mail program takes to leave, a second at most.
+	errs := make([]error, len(ids))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, closingAtOnce)
+	for i, id := range ids {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			errs[i] = c.CloseSession(ctx, id)
+		})
+	}
+	wg.Wait()
+	for i, id := range ids {
+		if errs[i] == nil {
+			a.note("session %d is closed", id)
 		}
-		a.note("session %d is closed", id)
 	}
 	return errors.Join(errs...)
 }

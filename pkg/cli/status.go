@@ -154,6 +154,7 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 	}
 	for _, e := range entries {
 		switch {
+		case e.Decoy: // opens nothing
 		case e.Status == apppassword.Expired:
 			st.AppPasswords.Expired++
 		case e.Status == apppassword.Active:
@@ -247,6 +248,9 @@ func (a *app) printStatus(st statusJSON) error {
 			state = "stopping"
 		}
 		line("Gateway", "%s (process %d), %s", state, gs.PID, plural(len(gs.Sessions), "open session"))
+		if gs.Version != version() {
+			line("", "it is of version %s, this command of %s: restart it (o365pw serve --stop, o365pw serve)", gs.Version, version())
+		}
 		for _, p := range gateway.Protocols() {
 			if addr := gs.Listeners[p]; addr != "" {
 				line("", "%s on %s", p, addr)

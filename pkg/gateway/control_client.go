@@ -39,6 +39,18 @@ func (e *StillRunningError) Error() string {
 	return fmt.Sprintf("the gateway (process %d) was told to stop and has not ended within %s; it has %d open sessions", e.PID, e.Waited, e.Waiting)
 }
 
+// OlderError is returned by [Control.Stop] when the gateway that runs is of a
+// version that cannot be told to stop this way.
+type OlderError struct {
+	PID     int
+	Version string
+}
+
+// Error names the process and its version.
+func (e *OlderError) Error() string {
+	return fmt.Sprintf("the gateway that runs (process %d, version %s) is an older one, which does not know how to be told to stop", e.PID, e.Version)
+}
+
 // Status asks the running gateway, for five seconds at most. The error wraps
 // [ErrNotRunning] when there is none.
 func (c Control) Status(ctx context.Context) (Status, error) {
@@ -55,14 +67,18 @@ func (c Control) Status(ctx context.Context) (Status, error) {
 
 // Stop tells the gateway to drain, as SIGTERM does, and returns when it has
 // ended, with its process id. It waits for limit at most and returns a
-// [*StillRunningError] then. The error wraps [ErrNotRunning] when there is no
-// gateway to begin with.
+// [*StillRunningError] then. The error is an [*OlderError] for a gateway that
+// does not know this, and wraps [ErrNotRunning] when there is none to begin with.
 func (c Control) Stop(ctx context.Context, limit time.Duration) (pid int, err error) {
 	status, err := c.Status(ctx)
 	if err != nil {
 		return 0, err
 	}
-	if _, err := c.ask(ctx, http.MethodPost, "/stop", http.StatusAccepted); err != nil {
+	_, err = c.ask(ctx, http.MethodPost, "/stop", http.StatusAccepted)
+	if e, ok := errors.AsType[*statusError](err); ok && e.code == http.StatusNotFound {
+		return status.PID, &OlderError{PID: status.PID, Version: status.Version}
+	}
+	if err != nil {
 		return status.PID, err
 	}
 	deadline := time.After(limit)

@@ -74,7 +74,7 @@ func imapRefuse(s *session, r *Refusal) error {
 	return s.reply("%s NO [%s] %s", s.imap.tag, code, imapText(r.public()))
 }
 
-func imapBye(text string) string { return "* BYE o365pw: " + imapText(text) + "\r\n" }
+func imapBye(e *ending) string { return "* BYE o365pw: " + imapText(e.public) + "\r\n" }
 
 // imapText makes a resp-text of whatever a text holds (RFC 9051 section 9):
 // no bracket in it can be taken for a code's.

@@ -41,6 +41,7 @@ type imapFilter struct {
 	in       *bufio.Reader // from the client
 	ask      func() error  // sends the client "+ …", so that a synchronising literal comes
 	literals bool          // the upstream has LITERAL+ (RFC 7888)
+	offers   string        // the capabilities that hold; empty: the upstream is asked
 	idle     bool          // IDLE has been passed on, and no DONE
 }
 
@@ -97,6 +98,9 @@ func (f *imapFilter) next() (pass []byte, answer string, err error) {
 	}
 	if cmd.refusal != "" {
 		return nil, cmd.refusal, nil
+	}
+	if cmd.verb == "CAPABILITY" && f.offers != "" {
+		return nil, "* CAPABILITY " + f.offers + "\r\n" + cmd.tag + " OK CAPABILITY completed", nil
 	}
 	pass = append(cmd.out, "\r\n"...)
 	if f.idle {

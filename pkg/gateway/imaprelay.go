@@ -96,6 +96,7 @@ func (r *imapFiltered) fromClient() error {
 	f := &imapFilter{
 		in:       bufio.NewReaderSize(touching{s}, readBuffer),
 		ask:      func() error { return s.client.inject("+ go ahead\r\n") },
+		offers:   strings.Join(imapPassedOn(r.up.offers, true), " "),
 		literals: slices.ContainsFunc(r.up.offers, func(c string) bool { return strings.EqualFold(c, "LITERAL+") }),
 	}
 	for {

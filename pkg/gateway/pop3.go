@@ -53,7 +53,17 @@ func pop3Refuse(s *session, r *Refusal) error {
 	return s.reply("-ERR [%s] %s", code, lineText(r.public()))
 }
 
-func pop3Bye(text string) string { return "-ERR [SYS/TEMP] o365pw: " + lineText(text) + "\r\n" }
+// pop3Bye says by its code whether it is worth to come again (RFC 3206).
+func pop3Bye(e *ending) string {
+	code := pop3Codes[e.reason]
+	if errors.Is(e.cause, errShutdown) || errors.Is(e.cause, errIdle) {
+		code = "SYS/TEMP"
+	}
+	if code != "" {
+		code = "[" + code + "] "
+	}
+	return "-ERR " + code + "o365pw: " + lineText(e.public) + "\r\n"
+}
 
 // pop3Command splits a command (RFC 1939 section 3). The verb is in upper case.
 func pop3Command(line []byte) (verb, args string) {

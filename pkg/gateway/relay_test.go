@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 )
 
@@ -164,6 +165,7 @@ func TestEvents(t *testing.T) {
 		c.upstream.expect(t, ".")
 		c.upstream.say("250 OK\r\n")
 		expectLine(t, c.in, "250 OK")
+		synctest.Wait()
 		wrong := r.connect("127.0.0.1:2")
 		in := bufio.NewReader(wrong)
 		_, _ = io.WriteString(wrong, "HELO x\r\nAUTH LOGIN\r\nYQ==\r\nYQ==\r\n")

@@ -37,7 +37,7 @@ type protocol struct {
 	// leave ends a session upstream in its own words.
 	leave string
 	// bye is the last line of a connection that this side ends.
-	bye func(text string) string
+	bye func(e *ending) string
 	// idle is how long a session may be silent.
 	idle time.Duration
 }
@@ -115,13 +115,13 @@ type session struct {
 // or because the gateway shuts down.
 func (s *session) run(ctx context.Context) {
 	defer s.client.raw.Close() // whatever happens
-	stop := whenDone(ctx, func() { s.client.farewell(s.proto.bye(endingOf(ctx).public)) })
+	stop := whenDone(ctx, func() { s.client.farewell(s.proto.bye(endingOf(ctx))) })
 	err := s.guard(func() error { return s.talk(ctx) })
 	if ended := stop(); ended {
 		err = endingOf(ctx)
 	}
 	if e, ok := errors.AsType[*ending](err); ok {
-		s.client.farewell(s.proto.bye(e.public))
+		s.client.farewell(s.proto.bye(e))
 	}
 	s.logEnd(err)
 	s.client.close()

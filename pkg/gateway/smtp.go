@@ -60,7 +60,7 @@ func smtpRefuse(s *session, r *Refusal) error {
 
 // smtpBye is the reply that announces the end of a connection (RFC 5321
 // section 3.8).
-func smtpBye(text string) string { return "421 4.3.2 o365pw: " + lineText(text) + "\r\n" }
+func smtpBye(e *ending) string { return "421 4.3.2 o365pw: " + lineText(e.public) + "\r\n" }
 
 // smtpCommand splits a command (RFC 5321 section 2.4). The verb is in upper
 // case.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -81,11 +82,11 @@ func (r *smtpRelay) mail(line []byte, args string) error {
 	if len(r.grant.From) > 0 {
 		sender, ok := smtpPath(args)
 		if !ok {
-			return r.answer("501 5.5.4 MAIL FROM takes a plain address in angle brackets")
+			return r.answer("501 5.5.4 with this app password MAIL FROM takes a plain address in angle brackets: no quotes, comments or routes")
 		}
 		if !senderAllowed(r.grant.From, sender) {
 			r.s.log.Warn("a sender was refused", "app_password", r.grant.Name, "from", limited(sender, 100), "allowed", strings.Join(r.grant.From, ", "))
-			return r.answer(lineText("550 5.7.60 this app password may not send as " + limited(sender, 100) + "; it sends as " + limited(strings.Join(r.grant.From, ", "), 200)))
+			return r.answer(lineText("550 5.7.60 this app password may not send as " + cmp.Or(limited(sender, 100), "nobody (an empty sender)") + "; it sends as " + limited(strings.Join(r.grant.From, ", "), 200)))
 		}
 	}
 	if r.underWay() {

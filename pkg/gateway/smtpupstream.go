@@ -139,7 +139,8 @@ func (d *smtpDialog) judge(reply smtpReply) error {
 	case reply.code[0] == '4' || strings.Contains(strings.ToLower(reply.text()), "throttled"):
 		return throttled(said, reply.text())
 	case strings.Contains(reply.text(), "5.7.139") && strings.Contains(strings.ToLower(reply.text()), "smtpclientauthentication"):
-		return &Refusal{Reason: Policy, Reply: reply.code + " " + quoted(strings.Join(reply.lines, " "), 300),
+		return &Refusal{Reason: Policy, Reply: reply.code + " " + quoted(strings.Join(reply.lines, " "), 240) +
+			"; an administrator runs: Set-CASMailbox -Identity " + limited(d.mailbox, 100) + " -SmtpClientAuthenticationDisabled $false",
 			Err: fmt.Errorf("%w: SMTP AUTH is switched off, for OAuth as well: for the mailbox Set-CASMailbox -Identity %s -SmtpClientAuthenticationDisabled $false, which goes before the organisation's Set-TransportConfig -SmtpClientAuthenticationDisabled $false; security defaults must be off too", said, d.mailbox)}
 	case reply.code == "535":
 		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it send for " + d.mailbox + "; ask your administrator",

@@ -60,7 +60,7 @@ func TestRevoke(t *testing.T) {
 		t.Errorf("Python was told nothing: exit code %d", code)
 	}
 	stalled.ended()
-	if last := pop3.ended(); !strings.HasPrefix(last, "-ERR [SYS/TEMP] o365pw: ") {
+	if last := pop3.ended(); !strings.HasPrefix(last, "-ERR [AUTH] o365pw: ") {
 		t.Errorf("the last line of the POP3 session is %q", last)
 	}
 	if last := sending.ended(); !strings.HasPrefix(last, "421 4.3.2 o365pw: ") {
