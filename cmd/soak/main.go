@@ -95,6 +95,9 @@ func (s *soak) run(ctx context.Context) (err error) {
 func (s *soak) round(ctx context.Context, length time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, length)
 	defer cancel()
+	end, _ := ctx.Deadline()
+	// What is cut off by the end of the round fails a little before it.
+	over := func() bool { return ctx.Err() != nil || time.Until(end) < 200*time.Millisecond }
 	var wg sync.WaitGroup
 	for i := range s.sessions {
 		wg.Go(func() {
@@ -105,7 +108,7 @@ func (s *soak) round(ctx context.Context, length time.Duration) error {
 			case <-ctx.Done():
 			}
 			for n := 0; ctx.Err() == nil; n++ {
-				if err := s.lab.session(ctx, i+n); err != nil && ctx.Err() == nil {
+				if err := s.lab.session(ctx, i+n); err != nil && !over() {
 					s.fault(err)
 					time.Sleep(100 * time.Millisecond)
 				} else if err == nil {
