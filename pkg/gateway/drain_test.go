@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // smtpSession is a signed-in SMTP client with the upstream's end.
@@ -195,5 +197,35 @@ func TestObserverMayAsk(t *testing.T) {
 		c.upstream.say("250 OK\r\n")
 		expectLine(t, c.in, "250 OK")
 		c.ended(t, "421 ")
+	})
+}
+
+// TestSilentEntra: a token that never comes keeps nobody but its own client
+// waiting, and that one not for ever.
+func TestSilentEntra(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.backend.token = func(ctx context.Context, g Grant) (secret.Text, error) {
+			if g.Name == "silent" {
+				<-ctx.Done()
+				return secret.Text{}, ctx.Err()
+			}
+			return secret.New(goodToken), nil
+		}
+	}, func(t *testing.T, r *rig) {
+		c := r.signIn()
+		r.backend.grant.Name = "silent"
+		answer := make(chan string, 1)
+		began := time.Now()
+		go func() {
+			text, _ := r.try("127.0.0.1:2", goodUser, goodPassword)
+			answer <- text
+		}()
+		time.Sleep(10 * time.Second)
+		c.alive(t)
+		if text := <-answer; !strings.HasPrefix(text, "a NO [UNAVAILABLE] ") || time.Since(began) > r.server.upstreamTimeout()+time.Second {
+			t.Errorf("%s after %s", text, time.Since(began))
+		}
+		c.alive(t)
+		_ = c.Close()
 	})
 }
