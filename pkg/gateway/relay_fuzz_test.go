@@ -210,7 +210,7 @@ func FuzzSMTPSession(f *testing.F) {
 		if sink.messages > 2 {
 			t.Errorf("%d messages were sent", sink.messages)
 		}
-		checkReplies(t, out, regexp.MustCompile(`^[2-5][0-9][0-9][ -][ -~]*$`))
+		checkReplies(t, out, regexp.MustCompile(`^[2-5][0-9][0-9][ -]`)) // the server repeats what it was sent
 	})
 }
 
