@@ -150,6 +150,9 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 	if o.decoy && o.backing != "" {
 		return req, &usageError{problem: "nothing stands behind a decoy, so --backing has no meaning for it", hint: "leave --backing out"}
 	}
+	if o.decoy && (o.readOnly || len(o.from) > 0 || o.maxPerHour != 0) {
+		return req, &usageError{problem: "a decoy never signs in, so --read-only, --from and --max-per-hour have no meaning for it", hint: "o365pw create NAME --decoy"}
+	}
 	if o.backing == "" {
 		o.backing = p.Backing
 	}

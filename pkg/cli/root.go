@@ -52,7 +52,15 @@ Exchange Online takes only OAuth 2.0.
 			strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "-o\x00json\x00") || strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "--output\x00json\x00") {
 			a.output = outputJSON
 		}
-		return &usageError{problem: err.Error(), hint: cmd.CommandPath() + " --help"}
+		// What follows is about how Go reads such values.
+		problem, detail, found := strings.Cut(err.Error(), ": strconv.")
+		switch {
+		case found && strings.HasPrefix(detail, "ParseBool"):
+			problem += ": it takes true or false"
+		case found:
+			problem += ": it takes a whole number"
+		}
+		return &usageError{problem: problem, hint: cmd.CommandPath() + " --help"}
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
