@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -48,11 +49,15 @@ type listenFlag struct {
 // String, Set and Type make listenFlag a flag value.
 func (l *listenFlag) String() string { return l.addr }
 
-// Set takes host:port, and off or nothing for "not offered". What is no address
-// is found when it is listened on.
+// Set takes host:port, and off or nothing for "not offered".
 func (l *listenFlag) Set(s string) error {
 	if s == "off" {
 		s = ""
+	}
+	if s != "" {
+		if problem, hint := config.CheckListen(s); problem != "" {
+			return errors.New(problem + ", " + hint)
+		}
 	}
 	l.given, l.addr = true, s
 	return nil

@@ -251,7 +251,7 @@ func TestServeCannotStart(t *testing.T) {
 		}
 	}
 	fails(1, "address already in use", "--imap", taken.Addr().String())
-	fails(1, "listen for imap", "--imap", "nonsense")
+	fails(2, "is not host:port", "--imap", "nonsense")
 	if err := os.MkdirAll(filepath.Join(m.dir, "state"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -291,13 +291,13 @@ func (r *reader) gateway(f fileGateway) Gateway {
 			continue
 		}
 		*l.into = *l.value
-		r.checked(path{"gateway", l.key}, *l.value, checkListen)
+		r.checked(path{"gateway", l.key}, *l.value, CheckListen)
 	}
 	if len(g.Unnamed) == len(protocols) {
 		g.Unnamed = nil
 	}
 	g.Metrics = f.Metrics
-	r.checked(path{"gateway", "metrics"}, f.Metrics, checkListen)
+	r.checked(path{"gateway", "metrics"}, f.Metrics, CheckListen)
 	g.TLSCert, g.TLSKey = r.file(f.TLSCert), r.file(f.TLSKey)
 	switch {
 	case f.TLSCert != "" && f.TLSKey == "":
@@ -315,17 +315,20 @@ func (r *reader) gateway(f fileGateway) Gateway {
 	return g
 }
 
-func checkListen(v string) (string, string) {
-	const hint = "as in 127.0.0.1:1993, or :1993 for every address of this machine"
+// CheckListen tells what keeps v from being an address to listen on, host:port
+// with a number for the port, and how it is to look; nothing if it is one. That
+// this machine has the address, and nobody else does, is found by listening.
+func CheckListen(v string) (problem, hint string) {
+	const form = "as in 127.0.0.1:1993, or :1993 for every address of this machine"
 	host, port, err := net.SplitHostPort(v)
 	if err != nil {
-		return fmt.Sprintf("%q is not host:port", v), hint
+		return fmt.Sprintf("%q is not host:port", v), form
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Sprintf("%q is not a port", port), hint
+		return fmt.Sprintf("%q is not a port", port), form
 	}
 	if host != "" && !goodHost(strings.SplitN(host, "%", 2)[0]) {
-		return fmt.Sprintf("%q is neither an address nor a host name", host), hint
+		return fmt.Sprintf("%q is neither an address nor a host name", host), form
 	}
 	return "", ""
 }
