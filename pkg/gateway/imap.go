@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -38,12 +36,7 @@ type imapState struct {
 	tag string // of the sign-in to be answered
 }
 
-// imapAnswer is how a command is refused: the status and text after its tag.
-type imapAnswer string
-
-func (a imapAnswer) Error() string { return string(a) }
-
-const imapPrivacy imapAnswer = "NO [PRIVACYREQUIRED] a password is not taken in clear from another machine; use TLS or STARTTLS"
+const imapPrivacy answer = "NO [PRIVACYREQUIRED] a password is not taken in clear from another machine; use TLS or STARTTLS"
 
 func imapGreet(s *session) error {
 	return s.reply("* OK [CAPABILITY %s] o365pw ready", imapCapabilities(s))
@@ -99,57 +92,18 @@ func lineText(text string) string {
 	return text[:min(len(text), 400)]
 }
 
-// imapAsk answers commands until one is a sign-in.
-func imapAsk(ctx context.Context, s *session) (credentials, error) {
-	for {
-		if err := s.awaitCommand(); err != nil {
-			return credentials{}, err
-		}
-		cmd, err := imapRead(s)
-		if errors.Is(err, errTooLong) {
-			// Where the next command would begin is unknown.
-			return credentials{}, &ending{public: "command too long", cause: err}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
-		cred, err := imapDo(ctx, s, cmd)
-		if cred != nil && err == nil {
-			s.imap.tag = cmd.tag
-			return *cred, nil
-		}
-		if answer, ok := errors.AsType[imapAnswer](err); ok {
-			if err = s.reply("%s %s", cmd.tag, string(answer)); err == nil {
-				err = s.countBad()
-			}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
+// imapNext reads a command and executes it. A refusal goes behind its tag.
+func imapNext(ctx context.Context, s *session) (prefix string, cred *credentials, err error) {
+	cmd, err := imapRead(s)
+	if err != nil {
+		return "", nil, err
 	}
+	s.imap.tag = cmd.tag
+	cred, err = imapDo(ctx, s, cmd)
+	return cmd.tag + " ", cred, err
 }
 
-// countBad ends a connection that sends nothing but nonsense.
-func (s *session) countBad() error {
-	if s.bad++; s.bad >= maxBadCommands {
-		return &ending{public: "too many bad commands", cause: errors.New("too many bad commands")}
-	}
-	return nil
-}
-
-// known ends a connection whose first command is of another protocol, such as
-// that of a browser whom a web page sent here: it must not go on to send what
-// could be taken for a command.
-func (s *session) known(is bool) error {
-	if s.met = s.met || is; s.met {
-		return nil
-	}
-	name := strings.ToUpper(string(s.name))
-	article := map[Protocol]string{IMAP: "an", POP3: "a", SMTP: "an"}[s.name]
-	return &ending{public: "not " + article + " " + name + " command", cause: fmt.Errorf("the first command is not one of %s's before sign-in", name)}
-}
-
-// imapDo executes one command: credentials if it was a sign-in, an imapAnswer
+// imapDo executes one command: credentials if it was a sign-in, an answer
 // if it is to be refused, any other error if the connection is over.
 func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, error) {
 	known := slices.Contains([]string{"CAPABILITY", "NOOP", "ID", "LOGOUT", "STARTTLS", "LOGIN", "AUTHENTICATE"}, cmd.verb)
@@ -157,10 +111,10 @@ func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, err
 		return nil, err
 	}
 	if !known {
-		return nil, imapAnswer("BAD unknown command, or one that needs a sign-in first")
+		return nil, answer("BAD unknown command, or one that needs a sign-in first")
 	}
 	if cmd.declined && (cmd.verb != "LOGIN" || s.client.private()) {
-		return nil, imapAnswer("BAD literal not accepted")
+		return nil, answer("BAD literal not accepted")
 	}
 	switch cmd.verb {
 	case "LOGIN":
@@ -171,7 +125,7 @@ func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, err
 		return nil, s.reply("* ID (\"name\" \"o365pw\")\r\n%s OK ID completed", cmd.tag)
 	}
 	if len(cmd.args) > 0 {
-		return nil, imapAnswer("BAD " + cmd.verb + " has no arguments")
+		return nil, answer("BAD " + cmd.verb + " has no arguments")
 	}
 	switch cmd.verb {
 	case "CAPABILITY":
@@ -191,9 +145,9 @@ func imapDo(ctx context.Context, s *session, cmd imapCommand) (*credentials, err
 func imapStartTLS(ctx context.Context, s *session, cmd imapCommand) error {
 	switch {
 	case s.client.tls:
-		return imapAnswer("BAD TLS is active already")
+		return answer("BAD TLS is active already")
 	case s.server.tls == nil:
-		return imapAnswer("NO TLS is not set up here")
+		return answer("NO TLS is not set up here")
 	}
 	return s.upgrade(ctx, cmd.tag+" OK begin TLS now")
 }
@@ -210,7 +164,7 @@ func imapLogin(s *session, cmd imapCommand) (*credentials, error) {
 		password, ok2 = p.astring()
 	}
 	if !ok || !ok2 || !p.done() {
-		return nil, imapAnswer("BAD LOGIN takes a user name and a password")
+		return nil, answer("BAD LOGIN takes a user name and a password")
 	}
 	return &credentials{user, secret.New(password)}, nil
 }
@@ -218,14 +172,10 @@ func imapLogin(s *session, cmd imapCommand) (*credentials, error) {
 // imapAuthenticate is RFC 9051 section 6.2.2, with the initial response of
 // RFC 4959.
 func imapAuthenticate(s *session, cmd imapCommand) (*credentials, error) {
-	cred, err := s.authenticate(string(cmd.args), "+ ")
-	if p, ok := errors.AsType[saslProblem](err); ok {
-		return nil, imapSASLAnswers[p]
-	}
-	return cred, err
+	return s.authenticate(string(cmd.args), "+ ")
 }
 
-var imapSASLAnswers = map[saslProblem]imapAnswer{
+var imapSASL = map[saslProblem]answer{
 	saslUnknown:   "NO mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   imapPrivacy,
 	saslCancelled: "BAD AUTHENTICATE cancelled",

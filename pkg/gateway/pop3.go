@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -34,12 +35,7 @@ type pop3State struct {
 	utf8 bool   // the client has sent UTF8
 }
 
-// pop3Answer is how a command is refused.
-type pop3Answer string
-
-func (a pop3Answer) Error() string { return string(a) }
-
-const pop3Privacy pop3Answer = "a password is not taken in clear from another machine; use TLS or STLS"
+const pop3Privacy answer = "a password is not taken in clear from another machine; use TLS or STLS"
 
 func pop3Greet(s *session) error { return s.reply("+OK o365pw ready") }
 
@@ -71,43 +67,24 @@ func pop3Command(line []byte) (verb, args string) {
 	return strings.ToUpper(verb), args
 }
 
-// pop3Ask answers commands until one is a sign-in.
-func pop3Ask(ctx context.Context, s *session) (credentials, error) {
-	for {
-		if err := s.awaitCommand(); err != nil {
-			return credentials{}, err
-		}
-		line, err := readLine(s.client.in, pop3MaxLine)
-		if errors.Is(err, errTooLong) {
-			return credentials{}, &ending{public: "command too long", cause: err}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
-		cred, err := pop3Do(ctx, s, line)
-		if cred != nil && err == nil {
-			s.pop3.user = ""
-			return *cred, nil
-		}
-		if answer, ok := errors.AsType[pop3Answer](err); ok {
-			if err = s.reply("-ERR %s", string(answer)); err == nil {
-				err = s.countBad()
-			}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
+// pop3Next reads a command and executes it.
+func pop3Next(ctx context.Context, s *session) (prefix string, cred *credentials, err error) {
+	line, err := readLine(s.client.in, pop3MaxLine)
+	if err != nil {
+		return "", nil, err
 	}
+	cred, err = pop3Do(ctx, s, line)
+	return "-ERR ", cred, err
 }
 
 // pop3Do executes one command of the authorization state (RFC 1939 section 4):
-// credentials if it was a sign-in, a pop3Answer if it is to be refused, any
+// credentials if it was a sign-in, an answer if it is to be refused, any
 // other error if the connection is over.
 func pop3Do(ctx context.Context, s *session, line []byte) (*credentials, error) {
 	verb, args := pop3Command(line)
-	switch verb {
-	case "USER", "PASS", "AUTH", "CAPA", "STLS", "UTF8", "QUIT", "NOOP", "APOP":
-		s.met = true
+	known := slices.Contains([]string{"USER", "PASS", "AUTH", "CAPA", "STLS", "UTF8", "QUIT", "NOOP", "APOP"}, verb)
+	if err := s.known(known); err != nil {
+		return nil, err
 	}
 	switch verb {
 	case "CAPA":
@@ -130,12 +107,9 @@ func pop3Do(ctx context.Context, s *session, line []byte) (*credentials, error) 
 		}
 		return nil, io.EOF
 	case "APOP":
-		return nil, pop3Answer("APOP is not supported; use USER and PASS")
+		return nil, answer("APOP is not supported; use USER and PASS")
 	}
-	if err := s.known(false); err != nil {
-		return nil, err
-	}
-	return nil, pop3Answer("unknown command, or one that needs a sign-in first")
+	return nil, answer("unknown command, or one that needs a sign-in first")
 }
 
 // pop3Capabilities are the gateway's own (RFC 2449), and of the upstream's
@@ -157,7 +131,7 @@ func pop3User(s *session, name string) error {
 	case !s.client.private():
 		return pop3Privacy
 	case name == "" || len(name) > maxCredential || strings.ContainsRune(name, 0):
-		return pop3Answer("USER takes a user name")
+		return answer("USER takes a user name")
 	}
 	s.pop3.user = name
 	return s.reply("+OK and the password?")
@@ -172,9 +146,9 @@ func pop3Pass(s *session, password string) (*credentials, error) {
 	case !s.client.private():
 		return nil, pop3Privacy
 	case user == "":
-		return nil, pop3Answer("send USER first")
+		return nil, answer("send USER first")
 	case password == "" || len(password) > maxCredential || strings.ContainsRune(password, 0):
-		return nil, pop3Answer("PASS takes a password")
+		return nil, answer("PASS takes a password")
 	}
 	return &credentials{user, secret.New(password)}, nil
 }
@@ -188,14 +162,11 @@ func pop3Auth(s *session, args string) (*credentials, error) {
 		}
 		return nil, s.reply("+OK\r\nPLAIN\r\nLOGIN\r\n.")
 	}
-	cred, err := s.authenticate(args, "+ ")
-	if p, ok := errors.AsType[saslProblem](err); ok {
-		return nil, pop3SASLAnswers[p]
-	}
-	return cred, err
+	s.pop3.user = ""
+	return s.authenticate(args, "+ ")
 }
 
-var pop3SASLAnswers = map[saslProblem]pop3Answer{
+var pop3SASL = map[saslProblem]answer{
 	saslUnknown:   "mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   pop3Privacy,
 	saslCancelled: "AUTH cancelled",
@@ -211,9 +182,9 @@ var pop3SASLAnswers = map[saslProblem]pop3Answer{
 func pop3StartTLS(ctx context.Context, s *session) error {
 	switch {
 	case s.client.tls:
-		return pop3Answer("TLS is active already")
+		return answer("TLS is active already")
 	case s.server.tls == nil:
-		return pop3Answer("TLS is not set up here")
+		return answer("TLS is not set up here")
 	}
 	s.pop3 = pop3State{} // said in clear
 	return s.upgrade(ctx, "+OK begin TLS now")
@@ -228,5 +199,5 @@ func pop3UTF8(ctx context.Context, s *session) error {
 			return s.reply("+OK UTF8 it is")
 		}
 	}
-	return pop3Answer("the mail server does not have UTF8")
+	return answer("the mail server does not have UTF8")
 }

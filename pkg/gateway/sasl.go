@@ -11,9 +11,8 @@ import (
 
 // Limits on what a client may send before sign-in.
 const (
-	maxCredential  = 8 << 10  // a user name or password
-	maxSASL        = 12 << 10 // a response in base64, as RFC 4954 section 4 has it
-	maxBadCommands = 10       // commands refused on one connection, sign-ins aside
+	maxCredential = 8 << 10  // a user name or password
+	maxSASL       = 12 << 10 // a response in base64, as RFC 4954 section 4 has it
 )
 
 // saslExchange is one exchange of challenges and responses (RFC 4422), for PLAIN
@@ -47,9 +46,17 @@ func (p saslProblem) Error() string {
 
 // authenticate asks the client for its credentials. args are those of
 // AUTHENTICATE or AUTH: a mechanism and, if the client sends it at once, its
-// first response (RFC 4959, RFC 5034, RFC 4954). The error is a saslProblem, or
-// the connection is over.
+// first response (RFC 4959, RFC 5034, RFC 4954). The error is an answer, or the
+// connection is over.
 func (s *session) authenticate(args, prompt string) (*credentials, error) {
+	cred, err := s.exchange(args, prompt)
+	if p, ok := errors.AsType[saslProblem](err); ok {
+		return nil, s.proto.sasl[p]
+	}
+	return cred, err
+}
+
+func (s *session) exchange(args, prompt string) (*credentials, error) {
 	mechanism, initial, _ := strings.Cut(args, " ")
 	x := saslExchange{s: s, prompt: prompt}
 	if initial = strings.TrimSpace(initial); initial != "" {

@@ -20,9 +20,13 @@ import (
 type protocol struct {
 	// greet says what the server says first.
 	greet func(*session) error
-	// ask answers the client's commands until one is a sign-in. It returns
-	// io.EOF when the client leaves, and an *ending when it has to.
-	ask func(context.Context, *session) (credentials, error)
+	// next reads one of the client's commands before sign-in and executes it:
+	// credentials if it was a sign-in, an answer if it is to be refused, with
+	// what goes before that; any other error if the connection is over: io.EOF
+	// when the client leaves, an *ending when it has to.
+	next func(context.Context, *session) (prefix string, cred *credentials, err error)
+	// sasl says in the protocol's words why an exchange brought no credentials.
+	sasl map[saslProblem]answer
 	// offers asks an upstream what it can do, for clients to be told before
 	// sign-in; nil: the OK to the sign-in says it.
 	offers func(ctx context.Context, u *upstream) ([]string, error)
@@ -45,17 +49,17 @@ type protocol struct {
 // protocols are those that the gateway serves.
 var protocols = map[Protocol]protocol{
 	IMAP: {
-		greet: imapGreet, ask: imapAsk, upstream: imapUpstream, accept: imapAccept, refuse: imapRefuse,
+		greet: imapGreet, next: imapNext, sasl: imapSASL, upstream: imapUpstream, accept: imapAccept, refuse: imapRefuse,
 		// RFC 9051 section 5.4 asks for 30 minutes, and clients in IDLE speak
 		// up every 29 (RFC 2177).
 		relay: newIMAPRelay, leave: "g9 LOGOUT\r\n", bye: imapBye, idle: 35 * time.Minute,
 	},
 	POP3: {
-		greet: pop3Greet, ask: pop3Ask, offers: pop3Offers, upstream: pop3Upstream, accept: pop3Accept, refuse: pop3Refuse,
+		greet: pop3Greet, next: pop3Next, sasl: pop3SASL, offers: pop3Offers, upstream: pop3Upstream, accept: pop3Accept, refuse: pop3Refuse,
 		relay: newPOP3Relay, leave: "QUIT\r\n", bye: pop3Bye, idle: 15 * time.Minute, // RFC 1939 section 3: at least 10
 	},
 	SMTP: {
-		greet: smtpGreet, ask: smtpAsk, offers: smtpOffers, upstream: smtpUpstream, accept: smtpAccept, refuse: smtpRefuse,
+		greet: smtpGreet, next: smtpNext, sasl: smtpSASL, offers: smtpOffers, upstream: smtpUpstream, accept: smtpAccept, refuse: smtpRefuse,
 		relay: newSMTPRelay, leave: "QUIT\r\n", bye: smtpBye, idle: 10 * time.Minute, // RFC 5321 section 4.5.3.2.7: at least 5
 	},
 }
@@ -134,7 +138,7 @@ func (s *session) talk(ctx context.Context) error {
 		return err
 	}
 	for range s.server.signInAttempts() {
-		cred, err := s.proto.ask(ctx, s)
+		cred, err := s.ask(ctx)
 		if err != nil {
 			return s.overdue(err)
 		}
@@ -240,18 +244,6 @@ func (s *session) startTLS(ctx context.Context) error {
 			return fmt.Errorf("TLS handshake: %w: the client does not trust the gateway's certificate: import the CA certificate there", err)
 		}
 		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	return nil
-}
-
-// awaitCommand waits for the first byte of the client's next command.
-func (s *session) awaitCommand() error {
-	b, err := s.client.in.Peek(1)
-	if err != nil {
-		return err
-	}
-	if !s.client.tls && b[0] == tlsHandshake {
-		return fmt.Errorf("the client began TLS after it was greeted in clear: it was silent for longer than %s", s.server.greetAfter())
 	}
 	return nil
 }

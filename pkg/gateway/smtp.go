@@ -33,14 +33,9 @@ type smtpState struct {
 	offered []string // the upstream's extensions that it was told of
 }
 
-// smtpAnswer is how a command is refused: code, enhanced code and text.
-type smtpAnswer string
-
-func (a smtpAnswer) Error() string { return string(a) }
-
 const (
-	smtpNeedsTLS    smtpAnswer = "530 5.7.0 a password is not taken in clear from another machine; use TLS or STARTTLS" // RFC 3207 section 4
-	smtpNeedsSignIn smtpAnswer = "530 5.7.0 sign in first: AUTH PLAIN or AUTH LOGIN with an app password"               // RFC 4954 section 6
+	smtpNeedsTLS    answer = "530 5.7.0 a password is not taken in clear from another machine; use TLS or STARTTLS" // RFC 3207 section 4
+	smtpNeedsSignIn answer = "530 5.7.0 sign in first: AUTH PLAIN or AUTH LOGIN with an app password"               // RFC 4954 section 6
 )
 
 func smtpGreet(s *session) error { return s.reply("220 o365pw ESMTP ready") }
@@ -69,36 +64,18 @@ func smtpCommand(line []byte) (verb, args string) {
 	return strings.ToUpper(verb), strings.TrimLeft(args, " ")
 }
 
-// smtpAsk answers commands until one is a sign-in.
-func smtpAsk(ctx context.Context, s *session) (credentials, error) {
-	for {
-		if err := s.awaitCommand(); err != nil {
-			return credentials{}, err
-		}
-		line, err := readLine(s.client.in, smtpMaxLine)
-		if errors.Is(err, errTooLong) {
-			return credentials{}, &ending{public: "command too long", cause: err}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
-		cred, err := smtpDo(ctx, s, line)
-		if cred != nil && err == nil {
-			return *cred, nil
-		}
-		if answer, ok := errors.AsType[smtpAnswer](err); ok {
-			if err = s.reply("%s", string(answer)); err == nil {
-				err = s.countBad()
-			}
-		}
-		if err != nil {
-			return credentials{}, err
-		}
+// smtpNext reads a command and executes it.
+func smtpNext(ctx context.Context, s *session) (prefix string, cred *credentials, err error) {
+	line, err := readLine(s.client.in, smtpMaxLine)
+	if err != nil {
+		return "", nil, err
 	}
+	cred, err = smtpDo(ctx, s, line)
+	return "", cred, err
 }
 
 // smtpDo executes one command before sign-in: credentials if it was one, an
-// smtpAnswer if it is to be refused, any other error if the connection is over.
+// answer if it is to be refused, any other error if the connection is over.
 func smtpDo(ctx context.Context, s *session, line []byte) (*credentials, error) {
 	verb, args := smtpCommand(line)
 	known := slices.Contains([]string{"EHLO", "HELO", "AUTH", "STARTTLS", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT"}, verb)
@@ -133,14 +110,14 @@ func smtpDo(ctx context.Context, s *session, line []byte) (*credentials, error) 
 		}
 		return nil, smtpNeedsSignIn
 	}
-	return nil, smtpAnswer("500 5.5.2 unknown command")
+	return nil, answer("500 5.5.2 unknown command")
 }
 
 // smtpEHLO announces what the upstream takes, since what the client sends goes
 // there, and the gateway's own sign-in.
 func smtpEHLO(ctx context.Context, s *session, name string) error {
 	if name == "" {
-		return smtpAnswer("501 5.5.4 EHLO takes the client's name")
+		return answer("501 5.5.4 EHLO takes the client's name")
 	}
 	s.smtp = smtpState{hello: smtpName(name), offered: s.server.offered(ctx, s.name, s.proto)}
 	list := append([]string{"o365pw"}, s.smtp.offered...)
@@ -178,14 +155,10 @@ func smtpName(name string) string {
 
 // smtpAuth is RFC 4954 section 4.
 func smtpAuth(s *session, args string) (*credentials, error) {
-	cred, err := s.authenticate(args, "334 ")
-	if p, ok := errors.AsType[saslProblem](err); ok {
-		return nil, smtpSASLAnswers[p]
-	}
-	return cred, err
+	return s.authenticate(args, "334 ")
 }
 
-var smtpSASLAnswers = map[saslProblem]smtpAnswer{
+var smtpSASL = map[saslProblem]answer{
 	saslUnknown:   "504 5.5.4 mechanism not supported; use PLAIN or LOGIN",
 	saslInClear:   "538 5.7.11 a password is not taken in clear from another machine; use TLS or STARTTLS",
 	saslCancelled: "501 5.7.0 AUTH cancelled",
@@ -202,11 +175,11 @@ var smtpSASLAnswers = map[saslProblem]smtpAnswer{
 func smtpStartTLS(ctx context.Context, s *session, args string) error {
 	switch {
 	case args != "":
-		return smtpAnswer("501 5.5.4 STARTTLS has no arguments")
+		return answer("501 5.5.4 STARTTLS has no arguments")
 	case s.client.tls:
-		return smtpAnswer("503 5.5.1 TLS is active already")
+		return answer("503 5.5.1 TLS is active already")
 	case s.server.tls == nil:
-		return smtpAnswer("454 4.7.0 TLS is not set up here")
+		return answer("454 4.7.0 TLS is not set up here")
 	}
 	s.smtp = smtpState{}
 	return s.upgrade(ctx, "220 2.0.0 begin TLS now")
