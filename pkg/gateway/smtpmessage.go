@@ -11,12 +11,13 @@ import (
 // section 4.5.2).
 //
 // Only CRLF "." CRLF ends it. Servers disagree about what else does: some take
-// a bare LF for a line's end, some drop all CRs before an LF. A message could
-// end for one and go on for the other, with commands in its second half that
-// nobody has looked at. So a line has one end here, CRLF, whatever it was
-// before (RFC 5321 section 2.3.8 allows no other), and a dot that is alone on
-// its line without being the end, or that only this puts at the beginning of
-// one, is doubled.
+// a bare LF for a line's end, some a bare CR, some drop all CRs before an LF. A
+// message could end for one and go on for the other, with commands in its
+// second half that nobody has looked at. So a line has one end here, CRLF,
+// whatever it was before (RFC 5321 section 2.3.8 allows no other), and a dot
+// that is alone on its line without being the end, or that only this puts at
+// the beginning of one, is doubled. A CR elsewhere becomes a blank: as a line's
+// end it could make a new header field of the rest of one.
 func (r *smtpRelay) message() error {
 	in := r.s.client.in
 	out := bufio.NewWriterSize(upWriter{r.s, r.up}, bufferSize)
@@ -61,7 +62,7 @@ func (r *smtpRelay) message() error {
 				}
 			}
 			for ; crs > 0; crs-- {
-				_ = out.WriteByte('\r')
+				_ = out.WriteByte(' ')
 			}
 			begin, dot = false, false
 			err = out.WriteByte(c)
