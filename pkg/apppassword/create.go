@@ -215,7 +215,7 @@ func (m *Manager) createLock() string {
 // checkFree clears away what a killed create left, and tells whether the name
 // is free here and in the application.
 func (m *Manager) checkFree(ctx context.Context, name string) error {
-	if err := m.recoverLocked(ctx); err != nil {
+	if err := m.recoverLocked(ctx, false); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}

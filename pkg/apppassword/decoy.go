@@ -15,7 +15,7 @@ import (
 // The note names the keychain item before it is there, so that a create that
 // is killed leaves nothing nobody knows of. The caller holds the create lock.
 func (m *Manager) createDecoy(ctx context.Context, req Request) (created Created, err error) {
-	if err := m.clearDecoys(ctx); err != nil {
+	if err := m.recoverLocked(ctx, true); err != nil {
 		m.warn("%v", err) // the note stays, and another create is not its concern
 	}
 	entries, err := m.Local()
@@ -60,24 +60,6 @@ func (m *Manager) createDecoy(ctx context.Context, req Request) (created Created
 	return Created{Record: rec, Password: password}, nil
 }
 
-// clearDecoys removes what killed creates of decoys left. The caller holds the
-// create lock.
-func (m *Manager) clearDecoys(ctx context.Context) error {
-	s, err := m.Registry.Load()
-	if err != nil {
-		return err
-	}
-	for _, note := range m.notes(s) {
-		if !note.Decoy {
-			continue
-		}
-		if err := m.clearDecoy(ctx, note); err != nil {
-			return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
-		}
-	}
-	return nil
-}
-
 // clearDecoy removes the keychain item that the note names, and the note.
 func (m *Manager) clearDecoy(ctx context.Context, note Pending) error {
 	if err := m.deleteItem(ctx, note.Keychain, note.KeyID); err != nil {
@@ -97,7 +79,10 @@ func (m *Manager) revokeDecoy(ctx context.Context, e Entry) error {
 		return err
 	}
 	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
-		return &HalfRevokedError{Name: e.Name, Err: err}
+		return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
 	}
-	return m.settle(ctx, func(s *State) { s.remove(e.ID) })
+	if err := m.settle(ctx, func(s *State) { s.remove(e.ID) }); err != nil {
+		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
+	}
+	return nil
 }

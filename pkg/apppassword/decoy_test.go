@@ -125,9 +125,19 @@ func TestDecoyIsRefusedWithItsRecord(t *testing.T) {
 	if _, err := v.Token(t.Context(), c.Record.ID); err == nil {
 		t.Error("there is a token for a decoy")
 	}
+	// Nor does its end, or a revoke that was interrupted, give it away.
 	v.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
-	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != PasswordExpired {
+	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != DecoyUsed {
 		t.Errorf("after the end it was given: %v", err)
+	}
+	if err := f.Registry.Update(t.Context(), func(s *State) error { s.mark(c.Record.ID, time.Now()); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != DecoyUsed {
+		t.Errorf("half revoked: %v", err)
 	}
 }
 

@@ -42,7 +42,7 @@ func (e *NameTakenError) Error() string {
 	case RemoteOnly:
 		return fmt.Sprintf("the application already has a credential named %q (%s), made elsewhere", e.Name, e.ID)
 	case Revoked:
-		return fmt.Sprintf("the name %q still belongs to an app password that was revoked elsewhere", e.Name)
+		return fmt.Sprintf("the name %q still belongs to an app password that was revoked; revoke it again to free the name", e.Name)
 	}
 	return fmt.Sprintf("there is already an app password named %q", e.Name)
 }
@@ -145,16 +145,27 @@ func (e *UnusableError) Error() string {
 // Unwrap gives the cause, which may be nil.
 func (e *UnusableError) Unwrap() error { return e.Err }
 
-// HalfRevokedError tells that the credential is gone from Graph, so that the
-// password opens nothing any more, but its secrets are still in the keychain.
+// HalfRevokedError tells that Graph has taken the credential's removal, so that
+// the password opens nothing any more, but that something of it is still on
+// this machine. The same revoke again removes it.
 type HalfRevokedError struct {
 	Name string
+	Left Leftover
 	Err  error
 }
 
+// Leftover is what of a revoked app password is still there, in words.
+type Leftover string
+
+// What may be left.
+const (
+	InKeychain Leftover = "its item could not be taken out of the keychain"
+	InRegistry Leftover = "its entry could not be taken out of the registry"
+)
+
 // Error says what is done and what is left.
 func (e *HalfRevokedError) Error() string {
-	return fmt.Sprintf("%q is revoked, but its item could not be taken out of the keychain: %v", e.Name, e.Err)
+	return fmt.Sprintf("%q is revoked, but %s: %v", e.Name, e.Left, e.Err)
 }
 
 // Unwrap gives the cause, which may be nil.

@@ -37,8 +37,15 @@ func (m *Manager) abandoned() ([]Pending, error) {
 }
 
 // Recover removes what the notes of this profile tell of, in Entra and in the
-// keychain. It does nothing while a create is running.
-func (m *Manager) Recover(ctx context.Context) error {
+// keychain. It does nothing while a create is running. What cannot be removed
+// keeps its note, and does not keep the rest from being removed.
+func (m *Manager) Recover(ctx context.Context) error { return m.recover(ctx, false) }
+
+// RecoverDecoys is Recover for what creates of decoys left, which Graph need
+// not be asked about.
+func (m *Manager) RecoverDecoys(ctx context.Context) error { return m.recover(ctx, true) }
+
+func (m *Manager) recover(ctx context.Context, decoysOnly bool) error {
 	if notes, err := m.abandoned(); err != nil || len(notes) == 0 {
 		return err
 	}
@@ -47,7 +54,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	return m.recoverLocked(ctx)
+	return m.recoverLocked(ctx, decoysOnly)
 }
 
 func (m *Manager) notes(s State) []Pending {
@@ -60,46 +67,54 @@ func (m *Manager) notes(s State) []Pending {
 	return out
 }
 
-// recoverLocked is Recover for a caller that holds the create lock.
-func (m *Manager) recoverLocked(ctx context.Context) error {
+// recoverLocked is recover for a caller that holds the create lock.
+func (m *Manager) recoverLocked(ctx context.Context, decoysOnly bool) error {
 	s, err := m.Registry.Load()
 	if err != nil {
 		return err
 	}
-	if err := m.clearDecoys(ctx); err != nil {
+	var errs []error
+	for _, note := range m.notes(s) {
+		clear := m.clearAway
+		switch {
+		case note.Decoy:
+			clear = func(ctx context.Context, note Pending, _ State) error { return m.clearDecoy(ctx, note) }
+		case decoysOnly:
+			continue
+		}
+		if err := clear(ctx, note, s); err != nil {
+			errs = append(errs, fmt.Errorf("clear away what is left of %q: %w", note.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// clearAway removes what the create of the note left in Entra and in the
+// keychain, and the note once that is sure.
+func (m *Manager) clearAway(ctx context.Context, note Pending, s State) error {
+	ids, err := m.leftBy(ctx, note, s)
+	if err != nil {
 		return err
 	}
-	for _, note := range m.notes(s) {
-		if note.Decoy {
-			continue
-		}
-		ids, err := m.leftBy(ctx, note, s)
-		if err != nil {
-			return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
-		}
-		done := len(ids) > 0
-		for _, id := range ids {
-			m.progress("clearing away what is left of %q", note.Name)
-			settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since, nil)
-			if done = done && settled; err != nil {
-				return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
-			}
-			if err := m.deleteItem(ctx, note.Keychain, id); err != nil {
-				return fmt.Errorf("clear away what is left of %q: %w", note.Name, err)
-			}
-			if settled && !note.Watched {
-				m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
-			}
-		}
-		// A credential so young may not be listed yet: look again later.
-		if !done && m.now().Sub(note.Since) < replication {
-			continue
-		}
-		if err := m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil }); err != nil {
+	done := len(ids) > 0
+	for _, id := range ids {
+		m.progress("clearing away what is left of %q", note.Name)
+		settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since, nil)
+		if done = done && settled; err != nil {
 			return err
 		}
+		if err := m.deleteItem(ctx, note.Keychain, id); err != nil {
+			return err
+		}
+		if settled && !note.Watched {
+			m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
+		}
 	}
-	return nil
+	// A credential so young may not be listed yet: look again later.
+	if !done && m.now().Sub(note.Since) < replication {
+		return nil
+	}
+	return m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil })
 }
 
 // leftBy finds the credentials that the create of the note made.

@@ -45,8 +45,9 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // Revoke takes the credential off the application, sees that it is gone, and
 // then removes the keychain item and the registry entry. It may be repeated
 // after any interruption. It needs neither keychain nor registry for an entry
-// that this machine does not hold, and no Graph for a decoy. Errors: those of graph while the credential
-// may still be there; [*HalfRevokedError] when only the keychain item is left.
+// that this machine does not hold, and no Graph for a
+// decoy. Errors: those of graph while the credential may still be there;
+// [*HalfRevokedError] when only the keychain item or the registry entry is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
 	if e.Decoy {
@@ -80,17 +81,21 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 		}
 	}
 	if mark(); marked != nil {
-		return fmt.Errorf("%q is revoked in Entra, but its entry could not be taken out of the registry: %w", e.Name, marked)
+		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: marked}
 	}
 	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
-		return &HalfRevokedError{Name: e.Name, Err: err}
+		return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
 	}
-	return m.settle(ctx, func(s *State) {
+	err := m.settle(ctx, func(s *State) {
 		if s.remove(e.ID); !settled {
 			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
 				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Watched: true})
 		}
 	})
+	if err != nil {
+		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
+	}
+	return nil
 }
 
 // settle writes to the registry what Graph has done already: an interrupt must

@@ -112,8 +112,18 @@ type UsageRecorder struct {
 	failing bool // the last write failed, which was logged
 }
 
+// clockSlack is how far clocks may be apart.
+const clockSlack = time.Minute
+
+// precedes tells whether use takes the place of u: it is not older, or u comes
+// from a clock that was wrong.
+func (u LastUse) precedes(use LastUse) bool {
+	return !use.Time.Before(u.Time) || u.Time.After(time.Now().Add(clockSlack))
+}
+
 // Note notes a sign-in that was accepted. It writes nothing itself. A use that
-// is older than the one noted counts for nothing.
+// is older than the one noted counts for nothing, unless that one is of a time
+// that is still to come.
 func (r *UsageRecorder) Note(id string, use LastUse) {
 	use.Time = use.Time.UTC().Truncate(time.Second)
 	r.mu.Lock()
@@ -121,7 +131,7 @@ func (r *UsageRecorder) Note(id string, use LastUse) {
 	if r.lastUse == nil {
 		r.lastUse = map[string]LastUse{}
 	}
-	if use.Time.Before(r.lastUse[id].Time) {
+	if !r.lastUse[id].precedes(use) {
 		return
 	}
 	r.lastUse[id] = use
@@ -219,6 +229,9 @@ func (r *UsageRecorder) save(ctx context.Context) {
 
 // merge brings the file up to date, and forgets what the registry lacks.
 func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
+	if r.Usage.Dir == "" {
+		return ErrNoState
+	}
 	unlock, err := durable.Lock(ctx, r.Usage.Path()+".lock")
 	if err != nil {
 		return fmt.Errorf("write the last uses: %w", err)
@@ -229,7 +242,7 @@ func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
 		return damage
 	}
 	for id, use := range noted.LastUse {
-		if !use.Time.Before(s.LastUse[id].Time) {
+		if s.LastUse[id].precedes(use) {
 			s.LastUse[id] = use
 		}
 	}

@@ -1,7 +1,6 @@
 package apppassword
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
@@ -11,12 +10,14 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
 
 // recorder is a UsageRecorder on a registry that knows some ids, and its log.
-func recorder(t *testing.T, ids ...string) (*UsageRecorder, *syncBuffer) {
+func recorder(t *testing.T, ids ...string) (*UsageRecorder, *logtest.Buffer) {
 	t.Helper()
-	dir, log := t.TempDir(), &syncBuffer{}
+	dir, log := t.TempDir(), &logtest.Buffer{}
 	r := &UsageRecorder{Usage: Usage{Dir: dir}, Registry: Registry{Dir: dir}, Log: slog.New(slog.NewTextHandler(log, nil))}
 	err := r.Registry.Update(t.Context(), func(s *State) error {
 		for _, id := range ids {
@@ -28,23 +29,6 @@ func recorder(t *testing.T, ids ...string) (*UsageRecorder, *syncBuffer) {
 		t.Fatal(err)
 	}
 	return r, log
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func (r *UsageRecorder) runIn(t *testing.T) (stop func()) {
@@ -258,5 +242,37 @@ func TestLocalTellsLastUse(t *testing.T) {
 	}
 	if entries, _ := f.Local(); entries[0].Revision() != c.Record.Revision() {
 		t.Error("a use changed the revision")
+	}
+}
+
+// A clock that was wrong for a while does not keep later uses from being noted.
+func TestUsageFromTheFuture(t *testing.T) {
+	r, _ := recorder(t, "a")
+	for i, at := range []time.Time{time.Now().AddDate(20, 0, 0), time.Now()} {
+		r.Note("a", LastUse{Time: at, Address: []string{"192.0.2.1", "192.0.2.2"}[i]})
+		r.save(t.Context())
+	}
+	if got := r.written(t).LastUse["a"]; got.Address != "192.0.2.2" {
+		t.Errorf("in memory: %+v", got)
+	}
+	// Nor where the gateway was started anew in between.
+	r.Note("a", LastUse{Time: time.Now().AddDate(20, 0, 0)})
+	r.save(t.Context())
+	later := &UsageRecorder{Usage: r.Usage, Registry: r.Registry}
+	later.Note("a", LastUse{Time: time.Now(), Address: "192.0.2.3"})
+	later.save(t.Context())
+	if got := r.written(t).LastUse["a"]; got.Address != "192.0.2.3" {
+		t.Errorf("in the file: %+v", got)
+	}
+}
+
+// Without a state folder nothing is written anywhere.
+func TestUsageWithoutFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	r := &UsageRecorder{}
+	r.Note("a", LastUse{Time: time.Now()})
+	r.save(t.Context())
+	if entries, err := os.ReadDir("."); err != nil || len(entries) != 0 {
+		t.Errorf("%v, %v", entries, err)
 	}
 }

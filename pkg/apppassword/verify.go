@@ -105,7 +105,8 @@ func (v *Verifier) now() time.Time {
 // mailboxes, protocols, networks and expiry. user is the mailbox address or the
 // login name that the mail client gave. It returns the record and the mailbox
 // to open. Its error is a [*RefusedError]; once a password has matched, it has
-// the Record, whatever the reason. It never quotes a user that [Verifier.IsPassword].
+// the Record, whatever the reason. It never quotes a
+// user that [Verifier.IsPassword] holds for.
 func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
 	h := v.find(password)
 	if h == nil && v.stale() {
@@ -128,6 +129,9 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return Record{}, "", &RefusedError{Reason: why, Record: h.rec, Err: fmt.Errorf(format, args...)}
 	}
 	rec := h.rec
+	if rec.Decoy { // also after its end: only a wrong password is told as little
+		return refuse(DecoyUsed, "somebody at %s has found it", remote)
+	}
 	mailbox, mine := rec.mailbox(user)
 	switch rec.localStatus(v.now()) {
 	case Revoked:
@@ -136,8 +140,6 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return refuse(PasswordExpired, "expired at %s", rec.Expires.Format(time.RFC3339))
 	}
 	switch {
-	case rec.Decoy:
-		return refuse(DecoyUsed, "somebody at %s has found it", remote)
 	case !mine && v.IsPassword(user):
 		return refuse(MailboxNotAllowed, "an app password was typed as the user name")
 	case !mine:

@@ -48,12 +48,13 @@ type Report struct {
 	Entries     int
 	First, Last time.Time // of the first and the last entry
 	Head        string    // hash of the last line; empty where there is none
-	Torn        int       // lines that were torn by a crash, and repaired
+	Torn        int       // lines that were torn by a crash, and repaired; not those that lack their line end alone
 }
 
 // Read gives the entries from since on, in their order; all of them where
 // since is zero. It reads as it goes, what was there when it began; a log that
-// is not there has no entries. A line that is no entry comes as a [*LineError],
+// is not there has no entries. It waits 5 s for somebody who is writing, and
+// leaves out a line that is not whole then. A line that is no entry comes as a [*LineError],
 // and reading goes on; any other error is the last item.
 func (l *Log) Read(since time.Time) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {

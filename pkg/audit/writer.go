@@ -43,7 +43,8 @@ type Writer struct {
 }
 
 // NewWriter starts a Writer. onError, which may be nil, is told when writing
-// begins to fail and when entries begin to get lost, never from within Add.
+// begins to fail and when entries begin to get lost, never from within Add. Its
+// goroutine runs until Close.
 func NewWriter(log *Log, onError func(error)) *Writer { return newWriter(log.Append, onError) }
 
 func newWriter(append func(context.Context, ...Entry) error, onError func(error)) *Writer {

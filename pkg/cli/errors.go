@@ -225,7 +225,7 @@ func adviseAppPassword(err error) (advice, bool) {
 		a.code = refused
 		return a, true
 	}
-	if _, ok := errors.AsType[*apppassword.HalfRevokedError](err); ok {
+	if e, ok := errors.AsType[*apppassword.HalfRevokedError](err); ok && e.Left == apppassword.InKeychain {
 		return advice{failed, "it opens nothing any more; mend the keychain and run the same revoke again"}, true
 	}
 	if e, ok := errors.AsType[*apppassword.OtherTenantError](err); ok {

@@ -9,38 +9,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
-
-// lines is a log that is written from several goroutines.
-type lines struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // runHook runs on_decoy with a command, for one event, as a gateway does that
 // ends at once.
 func runHook(t *testing.T, command string, limit time.Duration) string {
 	t.Helper()
-	var out lines
+	var out logtest.Buffer
 	h := hooksOf(config.Hooks{OnDecoy: command}, slog.New(slog.NewTextHandler(&out, nil)))
 	h.limit, h.environ = limit, hookEnviron(append(os.Environ(), "O365PW_KEYCHAIN_PASSPHRASE=hunter2"))
 	h.observe(refusedBy(gateway.DecoyUsed, nil))
@@ -121,7 +103,7 @@ func TestHookIsKilled(t *testing.T) {
 // keep the next waiting.
 func TestHookRunsOneAtATime(t *testing.T) {
 	dir := t.TempDir()
-	var out lines
+	var out logtest.Buffer
 	h := hooksOf(config.Hooks{OnDecoy: "mkdir " + dir + "/lock || echo two at once; cat >> " + dir + "/all; sleep 0.05; rmdir " + dir + "/lock; sleep 3 &"}, slog.New(slog.NewTextHandler(&out, nil)))
 	h.environ = os.Environ()
 	ctx, end := context.WithCancel(t.Context())

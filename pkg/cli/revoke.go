@@ -115,8 +115,12 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	}
 	// What an interrupted create left is the same kind of rubbish. Its failure
 	// is no failure of this revoke.
-	if !o.dryRun && !decoys && ctx.Err() == nil {
-		if err := s.manager.Recover(ctx); err != nil {
+	if !o.dryRun && ctx.Err() == nil {
+		recovers := s.manager.Recover
+		if decoys {
+			recovers = s.manager.RecoverDecoys
+		}
+		if err := recovers(ctx); err != nil {
 			a.warn("%v", err)
 		}
 	}

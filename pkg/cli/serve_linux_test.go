@@ -1,7 +1,6 @@
 package cli_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,39 +15,26 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
 
 // log is a gateway's stderr while it runs.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
+type log struct{ logtest.Buffer }
 
 func (l *log) await(t *testing.T, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	for range 400 {
-		l.mu.Lock()
-		m := re.FindStringSubmatch(l.b.String())
-		l.mu.Unlock()
-		if m != nil {
+		if m := re.FindStringSubmatch(l.String()); m != nil {
 			return m
 		}
 		time.Sleep(25 * time.Millisecond)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	t.Fatalf("%q never came:\n%s", pattern, l.b.String())
+	t.Fatalf("%q never came:\n%s", pattern, l)
 	return nil
 }
 
@@ -71,7 +57,7 @@ func (m *machine) serving() (*process, *log, string) {
 	m.t.Cleanup(func() {
 		p.signal(os.Interrupt)
 		if err := <-ended; err != nil {
-			m.t.Errorf("the gateway: %v\n%s", err, l.b.String())
+			m.t.Errorf("the gateway: %v\n%s", err, l)
 		}
 	})
 	return p, l, l.await(m.t, `imap on (127\.0\.0\.1:\d+)`)[1]

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/internal/localca"
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
@@ -76,7 +77,7 @@ type rig struct {
 	name     Protocol // that clients speak
 	server   *Server
 	backend  *fakeBackend
-	log      *logBuffer
+	log      *logtest.Buffer
 	ln       net.Listener  // clients arrive here
 	memory   *pipeListener // ln, unless that is a socket
 	upstream *pipeListener // the gateway's connections to the upstream arrive here
@@ -106,7 +107,7 @@ func newRig(t testing.TB, change func(*rig), ln ...net.Listener) *rig {
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Certificate)
 	r := &rig{
-		t: t, name: IMAP, log: &logBuffer{}, memory: newPipeListener(), upstream: newPipeListener(),
+		t: t, name: IMAP, log: &logtest.Buffer{}, memory: newPipeListener(), upstream: newPipeListener(),
 		tls:      &tls.Config{Certificates: []tls.Certificate{leaf}},
 		trust:    &tls.Config{RootCAs: roots, ServerName: "localhost"},
 		finished: make(chan error, 1),
@@ -169,24 +170,6 @@ func (r *rig) acceptUpstream() (net.Conn, error) {
 	case <-time.After(time.Minute):
 		return nil, errors.New("the gateway did not connect")
 	}
-}
-
-// logBuffer collects a log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // pipeListener is a listener whose connections are memPipes.

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
 
 // dovecot is a mail server that takes nothing but XOAUTH2, with one mailbox.
@@ -90,7 +92,7 @@ func (d *dovecot) start() {
 	if os.Getuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(d.uid), Gid: uint32(d.gid)}
 	}
-	out := &buffer{}
+	out := &logtest.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, out
 	must(t, cmd.Start())
 	d.process = cmd

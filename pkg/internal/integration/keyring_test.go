@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
 
 // TestKeyring is the life of an app password with gnome-keyring as the
@@ -66,7 +68,7 @@ func keyring(t *testing.T) (env []string, conn *dbus.Conn) {
 		`printf %s opensesame | gnome-keyring-daemon --unlock --components=secrets >/dev/null &&
 		echo "bus $DBUS_SESSION_BUS_ADDRESS" && read -r end`)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + runtime}
-	out := &buffer{}
+	out := &logtest.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, out
 	stdin, err := cmd.StdinPipe()
 	must(t, err)

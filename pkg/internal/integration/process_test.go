@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/logtest"
 )
 
 type result struct {
@@ -45,14 +46,14 @@ type process struct {
 	t     *testing.T
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	out   *buffer // stdout and stderr
-	seen  int     // how much of it dialog has looked at
+	out   *logtest.Buffer // stdout and stderr
+	seen  int             // how much of it dialog has looked at
 }
 
 // start runs a program until it ends or the test does. Its stdin is open.
 func (l *lab) start(program string, args ...string) *process {
 	l.t.Helper()
-	p := &process{t: l.t, cmd: exec.Command(tool(l.t, program), args...), out: &buffer{}}
+	p := &process{t: l.t, cmd: exec.Command(tool(l.t, program), args...), out: &logtest.Buffer{}}
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = l.env, l.dir, p.out, p.out
 	var err error
 	p.stdin, err = p.cmd.StdinPipe()
@@ -121,24 +122,6 @@ func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
 		err = nil
 	}
 	return cmd.ProcessState.ExitCode(), err
-}
-
-// buffer is a bytes.Buffer that a program writes to while the test reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // packages are Debian's names for what the tests run.
