@@ -49,7 +49,7 @@ func (s *session) awaitCommand() error {
 		return err
 	}
 	if !s.client.tls && b[0] == tlsHandshake {
-		return fmt.Errorf("the client began TLS after it was greeted in clear: it was silent for longer than %s", s.server.greetAfter())
+		return fmt.Errorf("the client began TLS after it was greeted in clear, having been silent for longer than %s: choose STARTTLS there, if that happens again", s.silent)
 	}
 	return nil
 }

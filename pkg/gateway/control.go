@@ -151,7 +151,7 @@ type ControlHandler struct {
 }
 
 // Serve answers questions on ln until ctx ends. It closes ln and returns nil
-// then.
+// then. An error is that of accepting connections.
 func (c Control) Serve(ctx context.Context, ln net.Listener, h ControlHandler) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {

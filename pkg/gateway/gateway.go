@@ -4,7 +4,7 @@
 // A [Server] listens, asks for the sign-in in the client's own protocol, lets
 // its [Backend] judge it, connects to the upstream (Exchange Online) and signs
 // in there by XOAUTH2. Only when the upstream has accepted is the client told
-// so; from then on bytes pass both ways unread.
+// so; from then on it passes on what both say.
 //
 // What it guarantees:
 //

@@ -60,11 +60,7 @@ func imapAccept(s *session, welcome string) error {
 }
 
 func imapRefuse(s *session, r *Refusal) error {
-	code, ok := imapCodes[r.Reason]
-	if !ok {
-		code = imapCodes[Unavailable]
-	}
-	return s.reply("%s NO [%s] %s", s.imap.tag, code, imapText(r.public()))
+	return s.reply("%s NO [%s] %s", s.imap.tag, r.code(imapCodes), imapText(r.public()))
 }
 
 func imapBye(e *ending) string { return "* BYE o365pw: " + imapText(e.public) + "\r\n" }

@@ -32,6 +32,7 @@ type imapRelay struct {
 	mu        sync.Mutex
 	sent      position // of the client's commands
 	appending string   // the tag of an APPEND without its answer yet
+	loggedOut string   // the tag of a LOGOUT
 }
 
 func (r *imapRelay) fromClient() error {
@@ -52,8 +53,11 @@ func (r *imapRelay) Write(p []byte) (int, error) {
 
 // commanded is told of each command that the client has sent. mu is held.
 func (r *imapRelay) commanded(head []byte) {
-	if cmd := parseIMAPCommand(head); cmd.verb == "APPEND" {
+	switch cmd := parseIMAPCommand(head); cmd.verb {
+	case "APPEND":
 		r.appending = cmd.tag
+	case "LOGOUT":
+		r.loggedOut = cmd.tag
 	}
 }
 
@@ -65,8 +69,11 @@ func (r *imapRelay) answered(head []byte) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if string(tag) == r.appending {
+	switch string(tag) {
+	case r.appending:
 		r.appending = ""
+	case r.loggedOut:
+		r.s.leaving.Store(true)
 	}
 	// A command that is answered before all of it was sent (a literal that the
 	// server does not want) is over.
@@ -111,6 +118,9 @@ func (r *imapFiltered) fromClient() error {
 		case answer != "":
 			err = s.client.inject(answer + "\r\n")
 		default:
+			r.mu.Lock()
+			r.commanded(pass)
+			r.mu.Unlock()
 			err = s.passUp(r.up, pass)
 		}
 		if err != nil {

@@ -13,7 +13,8 @@ import (
 // What an upstream can do has to be known before sign-in: SMTP clients choose
 // by the reply to EHLO how they send, POP3 clients by CAPA, and both go on with
 // that when they are connected to the upstream. So upstreams are asked ahead,
-// and what they say is kept for a while. Each sign-in brings it up to date.
+// and what they say is kept for a while. Over SMTP each sign-in brings it up to
+// date.
 
 const (
 	offersKept   = time.Hour
@@ -73,7 +74,11 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 	for i, u := range upstreams {
 		wg.Go(func() {
 			lists[i] = s.offers.ask(u.Address, func() ([]string, error) {
-				list, err := s.askUpstream(ctx, p, u)
+				var list []string
+				err := guarded(s.log(), "a question to an upstream", func() (err error) {
+					list, err = s.askUpstream(ctx, p, u)
+					return err
+				})
 				if err != nil {
 					s.log().Info("cannot ask the upstream what it can do; clients are told what is known of it", "protocol", string(name), "cause", err)
 				}
@@ -88,7 +93,7 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 	common := slices.Clone(lists[0])
 	for _, list := range lists[1:] {
 		for i := len(common) - 1; i >= 0; i-- {
-			at := slices.IndexFunc(list, func(line string) bool { return smtpKeyword(line) == smtpKeyword(common[i]) })
+			at := slices.IndexFunc(list, func(line string) bool { return keyword(line) == keyword(common[i]) })
 			if at < 0 {
 				common = slices.Delete(common, i, i+1)
 			} else {
@@ -134,4 +139,10 @@ func (o *offers) learned(address string, list []string) {
 		o.byAddress = map[string]*offer{}
 	}
 	o.byAddress[address] = &offer{list: list, until: time.Now().Add(offersKept)}
+}
+
+// keyword is the name of an extension or a capability.
+func keyword(line string) string {
+	word, _, _ := strings.Cut(line, " ")
+	return word
 }

@@ -42,11 +42,7 @@ func pop3Greet(s *session) error { return s.reply("+OK o365pw ready") }
 func pop3Accept(s *session, welcome string) error { return s.reply("+OK %s", welcome) }
 
 func pop3Refuse(s *session, r *Refusal) error {
-	code, ok := pop3Codes[r.Reason]
-	if !ok {
-		code = pop3Codes[Unavailable]
-	}
-	return s.reply("-ERR [%s] %s", code, lineText(r.public()))
+	return s.reply("-ERR [%s] %s", r.code(pop3Codes), lineText(r.public()))
 }
 
 // pop3Bye says by its code whether it is worth to come again (RFC 3206).
@@ -193,11 +189,9 @@ func pop3StartTLS(ctx context.Context, s *session) error {
 // pop3UTF8 is RFC 6856 section 2: it belongs before sign-in, so the upstream is
 // sent it there, if it has it.
 func pop3UTF8(ctx context.Context, s *session) error {
-	for _, capability := range s.server.offered(ctx, s.name, s.proto) {
-		if word, _, _ := strings.Cut(capability, " "); word == "UTF8" {
-			s.pop3.utf8 = true
-			return s.reply("+OK UTF8 it is")
-		}
+	if !slices.ContainsFunc(s.server.offered(ctx, s.name, s.proto), func(line string) bool { return keyword(line) == "UTF8" }) {
+		return answer("the mail server does not have UTF8")
 	}
-	return answer("the mail server does not have UTF8")
+	s.pop3.utf8 = true
+	return s.reply("+OK UTF8 it is")
 }

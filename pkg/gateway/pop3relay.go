@@ -34,8 +34,10 @@ func (r *pop3Relay) fromClient() error {
 func (r *pop3Relay) do(line []byte) error {
 	verb, args := pop3Command(line)
 	switch verb {
-	case "STAT", "NOOP", "RSET", "QUIT", "UTF8":
+	case "STAT", "NOOP", "RSET", "UTF8":
 		return r.pass(line, expected{})
+	case "QUIT":
+		return r.pass(line, expected{done: func([]byte) { r.s.leaving.Store(true) }})
 	case "RETR", "TOP", "CAPA":
 		return r.pass(line, expected{lines: true})
 	case "LIST", "UIDL", "LANG": // one line where they have an argument (LANG: RFC 6856)

@@ -71,6 +71,11 @@ func (r *Refusal) Unwrap() error { return r.Err }
 // anything.
 func (r *Refusal) wrongPassword() bool { return r.Reason == BadCredentials || r.Reason == DecoyUsed }
 
+// code is the refusal's among those of a protocol.
+func (r *Refusal) code(codes map[Reason]string) string {
+	return cmp.Or(codes[r.Reason], codes[Unavailable])
+}
+
 // public is the text for the client.
 func (r *Refusal) public() string {
 	if r.wrongPassword() {

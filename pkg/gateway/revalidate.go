@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -69,7 +67,8 @@ func credentialOf(g Grant) string {
 func (s *Server) revalidateOne(ctx context.Context, key string, grant Grant) {
 	asking, cancel := context.WithTimeout(ctx, s.upstreamTimeout())
 	defer cancel()
-	err := s.askBackend(asking, grant)
+	// A panic here is outside of any session, and must not end them all.
+	err := guarded(s.log(), "a revalidation", func() error { return s.Backend.Revalidate(asking, grant) })
 	r, refused := ends(err)
 	if err == nil || ctx.Err() != nil {
 		return
@@ -86,16 +85,4 @@ func (s *Server) revalidateOne(ctx context.Context, key string, grant Grant) {
 			sess.end(&ending{public: r.public(), reason: r.Reason, cause: r})
 		}
 	}
-}
-
-// askBackend is Revalidate, with a panic made an error: it happens outside of
-// any session, and must not end them all.
-func (s *Server) askBackend(ctx context.Context, grant Grant) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.log().Error("panic in a revalidation", "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("panic: %v", p)
-		}
-	}()
-	return s.Backend.Revalidate(ctx, grant)
 }

@@ -92,7 +92,7 @@ func (x *saslExchange) plain() (*credentials, error) {
 	}
 	authzid, user, password := string(parts[0]), string(parts[1]), string(parts[2])
 	if authzid != "" && authzid != user {
-		x.s.tell(Event{Kind: Refused, User: limited(user, 100), Reason: MailboxNotAllowed, Cause: errors.New("it asked to act as somebody else")})
+		x.s.tell(Event{Kind: Refused, Reason: MailboxNotAllowed, Cause: errors.New("it asked to act as somebody else")})
 		return nil, saslBehalf
 	}
 	return checkedCredentials(user, password)

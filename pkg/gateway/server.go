@@ -369,7 +369,8 @@ func (s *Server) End(id uint64) bool {
 	return false
 }
 
-// Status describes the running gateway; Version is left for the caller to set.
+// Status describes the running gateway. Version, Uptime, Stopping, Metrics and
+// Counts are left for the caller to set.
 func (s *Server) Status() Status {
 	sessions := s.Sessions()
 	s.mu.Lock()

@@ -95,9 +95,10 @@ type session struct {
 	end        context.CancelCauseFunc // ends the session, from any goroutine; the cause is an *ending
 	done       chan struct{}           // closed when the connection is and the server has forgotten it
 
-	deadline time.Time // for the client to have signed in
-	met      bool      // the client has sent a command that exists
-	bad      int       // how many it has sent that do not
+	deadline time.Time     // for the client to have signed in
+	met      bool          // the client has sent a command that exists
+	silent   time.Duration // how long it could be before it was greeted in clear
+	bad      int           // how many it has sent that do not
 	imap     imapState
 	pop3     pop3State
 	smtp     smtpState
@@ -112,7 +113,7 @@ type session struct {
 	idle     *time.Timer
 	up, down atomic.Int64 // bytes passed on
 	active   atomic.Int64 // when bytes passed last, Unix nanoseconds
-	leaving  atomic.Bool  // the client has half-closed
+	leaving  atomic.Bool  // the client has said good-bye, or half-closed
 }
 
 // run is the whole story of a session. ctx ends with an *ending as its cause,
@@ -127,7 +128,10 @@ func (s *session) run(ctx context.Context) {
 	if e, ok := errors.AsType[*ending](err); ok {
 		s.client.farewell(s.proto.bye(e))
 	}
-	s.logEnd(err)
+	_ = s.guard(func() error { // whoever is told may panic, too
+		s.logEnd(err)
+		return nil
+	})
 	s.client.close()
 }
 
@@ -197,7 +201,8 @@ func (s *session) pause(ctx context.Context, wait time.Duration) error {
 // clear-text client waits once for each connection.
 func (s *session) open(ctx context.Context) error {
 	s.setDeadline(time.Now().Add(s.server.signInTimeout()))
-	implicit, err := s.client.startsTLS(s.server.silence(), s.deadline)
+	s.silent = s.server.silence()
+	implicit, err := s.client.startsTLS(s.silent, s.deadline)
 	if err != nil {
 		return err
 	}

@@ -46,11 +46,7 @@ func smtpRefuse(s *session, r *Refusal) error {
 	if r.Reply != "" {
 		return s.reply("%s", lineText(r.Reply))
 	}
-	code, ok := smtpCodes[r.Reason]
-	if !ok {
-		code = smtpCodes[Unavailable]
-	}
-	return s.reply("%s %s", code, lineText(r.public()))
+	return s.reply("%s %s", r.code(smtpCodes), lineText(r.public()))
 }
 
 // smtpBye is the reply that announces the end of a connection (RFC 5321
@@ -102,11 +98,11 @@ func smtpDo(ctx context.Context, s *session, line []byte) (*credentials, error) 
 		}
 		return nil, io.EOF
 	case "MAIL", "RCPT", "DATA", "BDAT", "VRFY", "EXPN":
-		if !s.client.private() {
-			return nil, smtpNeedsTLS
-		}
 		if verb == "BDAT" { // its bytes follow, whatever the answer is
 			return nil, &ending{public: "sign in first", cause: errors.New("BDAT before sign-in")}
+		}
+		if !s.client.private() {
+			return nil, smtpNeedsTLS
 		}
 		return nil, smtpNeedsSignIn
 	}

@@ -51,7 +51,7 @@ func (r *smtpRelay) do(line []byte) error {
 	case "DATA":
 		return r.data(line)
 	case "BDAT":
-		return r.chunk(line, args)
+		return r.chunk(args)
 	case "AUTH":
 		return r.answer("503 5.5.1 you have signed in")
 	case "STARTTLS":
@@ -158,10 +158,17 @@ func (r *smtpRelay) sent(first []byte) {
 }
 
 func (r *smtpRelay) noted(verb string) func([]byte) {
-	if verb != "RCPT" {
-		return nil
+	switch verb {
+	case "RCPT":
+		return func(first []byte) { r.explain("a recipient", first) }
+	case "QUIT":
+		return func(first []byte) {
+			if smtpPositive(first) {
+				r.s.leaving.Store(true)
+			}
+		}
 	}
-	return func(first []byte) { r.explain("a recipient", first) }
+	return nil
 }
 
 // explain logs what mends a refusal that only an administrator can do away
@@ -202,21 +209,26 @@ func (r *smtpRelay) data(line []byte) error {
 	if err := r.settle(); err != nil {
 		return err
 	}
+	r.mu.Lock()
 	if code != "354" {
+		if !r.mailing { // it was counted for nothing
+			r.finished()
+		}
+		r.mu.Unlock()
 		return nil
 	}
-	r.mu.Lock()
 	r.waiting = append(r.waiting, expected{done: r.sent})
 	r.mu.Unlock()
 	return r.message()
 }
 
 // passed notes that the upstream has, or is about to get, a whole message:
-// without its reply nobody knows whether it was sent.
+// without its reply nobody knows whether it was sent. One that was refused
+// before its end is over already.
 func (r *smtpRelay) passed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.whole = true
+	r.whole = r.mailing
 }
 
 // maxChunk is more than any server takes.
@@ -224,7 +236,7 @@ const maxChunk = 1 << 30
 
 // chunk is BDAT (RFC 3030): a number of bytes follows at once, whatever the
 // answer is. An upstream that does not know it would take them for commands.
-func (r *smtpRelay) chunk(line []byte, args string) error {
+func (r *smtpRelay) chunk(args string) error {
 	size, rest, _ := strings.Cut(args, " ")
 	n, err := strconv.ParseUint(size, 10, 62)
 	last := strings.EqualFold(strings.TrimSpace(rest), "LAST")
@@ -246,11 +258,13 @@ func (r *smtpRelay) chunk(line []byte, args string) error {
 		}
 		return r.answer(refusal)
 	}
-	want := expected{}
+	// In the one spelling that nobody reads otherwise: the body must not be
+	// taken for commands.
+	command, want := "BDAT "+strconv.FormatUint(n, 10), expected{}
 	if last {
-		want.done = r.sent
+		command, want.done = command+" LAST", r.sent
 	}
-	if err := r.pass(line, want); err != nil {
+	if err := r.pass([]byte(command), want); err != nil {
 		return err
 	}
 	if err := r.flush(); err != nil {
@@ -259,10 +273,11 @@ func (r *smtpRelay) chunk(line []byte, args string) error {
 	if err := r.body(int64(n), func(p []byte) error { return r.s.passUp(r.up, p) }); err != nil {
 		return err
 	}
-	if last {
-		r.passed()
+	if !last {
+		return nil
 	}
-	return nil
+	r.passed()
+	return r.settle() // what comes of it must not be taken for a later message's
 }
 
 // body reads n bytes of the client's, in pieces.

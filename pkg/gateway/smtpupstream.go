@@ -27,7 +27,7 @@ func smtpUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 	}
 	u.offers = d.passable()
 	for _, line := range l.offered {
-		if !slices.ContainsFunc(u.offers, func(o string) bool { return smtpKeyword(o) == smtpKeyword(line) }) {
+		if !slices.ContainsFunc(u.offers, func(o string) bool { return keyword(o) == keyword(line) }) {
 			return "", u.unavailable("EHLO", fmt.Errorf("it has no %s any more, which the client was told of; the next connection is told what is true", line))
 		}
 	}
@@ -107,17 +107,11 @@ func (d *smtpDialog) ehlo() error {
 
 // passable are the extensions that a client can be told of.
 func (d *smtpDialog) passable() []string {
-	list := slices.DeleteFunc(slices.Clone(d.extensions), func(line string) bool { return !slices.Contains(smtpPassable, smtpKeyword(line)) })
+	list := slices.DeleteFunc(slices.Clone(d.extensions), func(line string) bool { return !slices.Contains(smtpPassable, keyword(line)) })
 	if !d.takes("CHUNKING", "") { // without it BINARYMIME cannot be used (RFC 3030 section 3)
 		list = slices.DeleteFunc(list, func(line string) bool { return line == "BINARYMIME" })
 	}
 	return list
-}
-
-// smtpKeyword is an extension's name.
-func smtpKeyword(line string) string {
-	word, _, _ := strings.Cut(line, " ")
-	return word
 }
 
 // takes says whether an extension is there with a parameter, if one is named.

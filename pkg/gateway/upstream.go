@@ -170,9 +170,9 @@ func throttled(said error, text string) *Refusal {
 		Err: fmt.Errorf("%w: %w", said, &throttledError{time.Duration(ms) * time.Millisecond})}
 }
 
-// base64Run is what may be a token: a server that quotes the command it
-// refuses would bring it into the log.
-var base64Run = regexp.MustCompile(`[A-Za-z0-9+/=]{40,}`)
+// base64Run is what may be a token, in base64 or base64url: a server that
+// quotes the command it refuses would bring it into the log.
+var base64Run = regexp.MustCompile(`[A-Za-z0-9+/=_-]{40,}`)
 
 // quoted makes what an upstream said fit for a log.
 func quoted(text string, n int) string { return limited(base64Run.ReplaceAllString(text, "…"), n) }

@@ -3,7 +3,9 @@ package gateway
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"time"
@@ -72,11 +74,25 @@ func (s *session) endExpired() {
 }
 
 // guard makes a panic of f an error that ends this session alone.
-func (s *session) guard(f func() error) (err error) {
+func (s *session) guard(f func() error) error {
+	err := guarded(s.log, "a session", f)
+	if p, ok := errors.AsType[*panicError](err); ok {
+		return &ending{public: "internal error", cause: p}
+	}
+	return err
+}
+
+// panicError is a panic that was kept from ending everything.
+type panicError struct{ value any }
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// guarded logs a panic of f and makes it a *panicError.
+func guarded(log *slog.Logger, where string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.log.Error("panic in a session", "panic", p, "stack", string(debug.Stack()))
-			err = &ending{public: "internal error", cause: fmt.Errorf("panic: %v", p)}
+			log.Error("panic in "+where, "panic", p, "stack", string(debug.Stack()))
+			err = &panicError{p}
 		}
 	}()
 	return f()
