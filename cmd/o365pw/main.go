@@ -13,7 +13,8 @@ import (
 
 func main() {
 	// A reader that leaves early ends nothing halfway: the write fails instead.
-	signal.Ignore(syscall.SIGPIPE)
+	// Programs started from here do not inherit that, as they would an Ignore.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := cli.Main(ctx, cli.OS())
 	stop()

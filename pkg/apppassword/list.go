@@ -33,7 +33,7 @@ func (m *Manager) Local() ([]Entry, error) {
 	used, _ := Usage{Dir: m.Registry.Dir}.Load()
 	var out []Entry
 	for _, r := range m.records(s) {
-		out = append(out, Entry{Record: r, Status: r.localStatus(m.now()), LastUse: used.LastUse[r.ID]})
+		out = append(out, Entry{Record: r, Status: r.LocalStatus(m.now()), LastUse: used.LastUse[r.ID]})
 	}
 	return out, nil
 }

@@ -112,8 +112,9 @@ const (
 	RemoteOnly Status = "remote-only" // in Graph, unknown here
 )
 
-// localStatus is the status as far as the registry alone can tell.
-func (r Record) localStatus(now time.Time) Status {
+// LocalStatus is the status at a time, as far as the registry alone can tell:
+// active, expired or revoked.
+func (r Record) LocalStatus(now time.Time) Status {
 	switch {
 	case !r.Revoked.IsZero():
 		return Revoked

@@ -133,7 +133,7 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return refuse(DecoyUsed, "somebody at %s has found it", remote)
 	}
 	mailbox, mine := rec.mailbox(user)
-	switch rec.localStatus(v.now()) {
+	switch rec.LocalStatus(v.now()) {
 	case Revoked:
 		return refuse(PasswordRevoked, "revoked at %s", rec.Revoked.Format(time.RFC3339))
 	case Expired:
@@ -222,9 +222,9 @@ func (v *Verifier) Allowed(id, revision string) error {
 	switch {
 	case h == nil:
 		return &RefusedError{Reason: PasswordRevoked}
-	case h.rec.localStatus(v.now()) == Revoked:
+	case h.rec.LocalStatus(v.now()) == Revoked:
 		return &RefusedError{Reason: PasswordRevoked, Record: h.rec}
-	case h.rec.localStatus(v.now()) == Expired:
+	case h.rec.LocalStatus(v.now()) == Expired:
 		return &RefusedError{Reason: PasswordExpired, Record: h.rec}
 	case h.rec.Revision() != revision:
 		return &RefusedError{Reason: PasswordChanged, Record: h.rec}

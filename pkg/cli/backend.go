@@ -34,6 +34,9 @@ func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant
 		var grant gateway.Grant
 		if re, ok := errors.AsType[*apppassword.RefusedError](err); ok {
 			grant = gateway.Grant{ID: re.Record.ID, Name: re.Record.Name, Profile: re.Record.Profile}
+			if len(re.Record.Mailboxes) == 1 {
+				grant.Mailbox = re.Record.Mailboxes[0]
+			}
 		}
 		err = refusal(err)
 		if r, ok := errors.AsType[*gateway.Refusal](err); ok {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"strings"
 	"syscall"
 	"time"
@@ -166,6 +165,9 @@ func advise(err error) advice {
 	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
+	if _, ok := errors.AsType[*gateway.ForeignError](err); ok {
+		return advice{failed, "run it as the user that the gateway runs as, such as: sudo -u o365pw o365pw status"}
+	}
 	if errors.Is(err, gateway.ErrNotRunning) {
 		return advice{failed, "o365pw serve"}
 	}
@@ -175,8 +177,14 @@ func advise(err error) advice {
 	if _, ok := errors.AsType[*gateway.NoSessionError](err); ok {
 		return advice{notFound, "o365pw sessions"}
 	}
-	if oe, ok := errors.AsType[*net.OpError](err); ok && oe.Op == "listen" {
+	if e, ok := errors.AsType[*listenError](err); ok {
+		if e.what == "metrics" {
+			return advice{failed, "another program has the address, or this machine does not; choose another for metrics in [gateway] of the configuration, or leave it out"}
+		}
 		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrPermission) {
+		return advice{failed, "run it as the user whom " + e.Path + " belongs to, or set O365PW_STATE to a folder of your own"}
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path != "/dev/stdout" {
 		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}

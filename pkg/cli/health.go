@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -167,7 +166,7 @@ func healthTargets(records []apppassword.Record, now time.Time) []healthTarget {
 	for _, rec := range records {
 		protocols := gateway.Protocols()
 		i := slices.IndexFunc(protocols, func(p gateway.Protocol) bool { return slices.Contains(rec.Allow, string(p)) })
-		if i < 0 || rec.Decoy || !inForce(rec, now) || len(rec.Mailboxes) == 0 {
+		if i < 0 || rec.Decoy || rec.LocalStatus(now) != apppassword.Active || len(rec.Mailboxes) == 0 {
 			continue
 		}
 		t := healthTarget{rec, protocols[i]}
@@ -194,11 +193,6 @@ func (t healthTarget) before(o healthTarget) bool {
 		return c > 0
 	}
 	return t.rec.ID < o.rec.ID
-}
-
-// inForce tells that the registry lets the app password in.
-func inForce(rec apppassword.Record, now time.Time) bool {
-	return rec.Revoked.IsZero() && (rec.Expires.IsZero() || now.Before(rec.Expires))
 }
 
 // probe is health's check against the real services: the credential is asked
@@ -243,11 +237,11 @@ func (g *gatewayRun) listenMetrics(addr string) error {
 	}
 	ln, err := net.Listen(networkOf(addr), addr)
 	if err != nil {
-		return fmt.Errorf("listen for metrics on %s: %w", addr, err)
+		return newListenError("metrics", addr, err)
 	}
 	g.metricsLn = ln
 	if !ln.Addr().(*net.TCPAddr).IP.IsLoopback() {
-		g.a.warn("metrics on %s can be read by whoever reaches that address: it has no TLS and no password; names of app passwords are among them", ln.Addr())
+		g.a.tell("metrics on %s can be read by whoever reaches that address: it has no TLS and no password; names of app passwords are among them", ln.Addr())
 	}
 	return nil
 }

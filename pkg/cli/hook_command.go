@@ -36,6 +36,9 @@ func (h *hooks) execute(ctx context.Context, k hook, r hookRun) {
 	cmd.WaitDelay = time.Second // what it has left behind does not hold up the next
 	began := time.Now()
 	err = cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		_ = cmd.Cancel() // what it has left in the background
+	}
 	log = log.With("app_password", r.event.AppPassword, "took", time.Since(began).Round(time.Millisecond), "output", out.String())
 	switch {
 	case err == nil || errors.Is(err, exec.ErrWaitDelay):

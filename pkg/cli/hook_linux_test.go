@@ -79,6 +79,22 @@ func TestHookIsKilled(t *testing.T) {
 	if !strings.Contains(log, "was killed") || !strings.Contains(log, "took longer than 300ms") {
 		t.Errorf("%s", log)
 	}
+	endsSoon(t, file)
+}
+
+// TestHookLeavesNothing: what it has put into the background ends with it.
+func TestHookLeavesNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pid")
+	log := runHook(t, "sleep 600 & echo $! > "+file, 0)
+	if !strings.Contains(log, "a hook was run") {
+		t.Errorf("%s", log)
+	}
+	endsSoon(t, file)
+}
+
+// endsSoon awaits the end of the process whose id is in a file.
+func endsSoon(t *testing.T, file string) {
+	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

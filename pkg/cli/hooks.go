@@ -240,7 +240,7 @@ func (h *hooks) checkExpiries() {
 // expiryStep gives which of expiryDays the app password has come to; 0: none.
 // One that was made for no longer than that has never been further away.
 func expiryStep(rec apppassword.Record, now time.Time) int {
-	if rec.Expires.IsZero() || rec.Decoy || !inForce(rec, now) {
+	if rec.Expires.IsZero() || rec.Decoy || rec.LocalStatus(now) != apppassword.Active {
 		return 0
 	}
 	for _, days := range expiryDays {

@@ -106,6 +106,9 @@ func sortEntries(entries []apppassword.Entry, key string) {
 		case "created":
 			return cmp.Or(x.Created.Compare(y.Created), byName)
 		case "expires":
+			if x.Expires.IsZero() != y.Expires.IsZero() { // what never ends comes last
+				return -x.Expires.Compare(y.Expires)
+			}
 			return cmp.Or(x.Expires.Compare(y.Expires), byName)
 		case "last-used":
 			return cmp.Or(x.LastUse.Time.Compare(y.LastUse.Time), byName)

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -104,4 +105,32 @@ func TestServeListens(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s", args, cmd.ProcessState.ExitCode(), out)
 		}
 	}
+}
+
+// TestHookToldAtTheEnd: what ends while the gateway does is noted all the same,
+// and not told again at the next start.
+func TestHookToldAtTheEnd(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.run("create", "--name", "soon", "--mailbox", "alice@contoso.com", "--expires", "20d")
+	m.edit("state/registry.json", `"created": "20`, `"created": "00`) // long ago
+	began := filepath.Join(m.dir, "began")
+	p, l, _ := m.serve("\n[hooks]\non_expiring = \"cat > /dev/null; touch " + began + "; sleep 2\"\n")
+	for range 400 {
+		if _, err := os.Stat(began); err == nil {
+			break
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	l.await(t, "a hook was run")
+	var b []byte
+	for range 200 {
+		var err error
+		if b, err = os.ReadFile(filepath.Join(m.dir, "state", "usage.json")); err == nil && strings.Contains(string(b), `"told"`) {
+			return
+		}
+		time.Sleep(25 * time.Millisecond)
+	}
+	t.Errorf("the last uses: %s\n%s", b, l)
 }

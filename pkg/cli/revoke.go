@@ -88,7 +88,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 			return err
 		}
 		if !ok {
-			return a.revokeFailures(append(errs, errors.New("nothing was revoked")), 0)
+			return a.failures(append(errs, errors.New("nothing was revoked")), 0, "revoked")
 		}
 	}
 	for i, e := range chosen {
@@ -127,7 +127,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	if err := a.printRevoked(results); err != nil {
 		return err
 	}
-	return a.revokeFailures(errs, len(results))
+	return a.failures(errs, len(results), "revoked")
 }
 
 // revocable lists what may be meant. Where every argument names a decoy of this
@@ -242,9 +242,9 @@ func (a *app) printRevoked(results []revokeResult) error {
 	return nil
 }
 
-// revokeFailures names each failure of tried. Its exit code is theirs where
-// they agree.
-func (a *app) revokeFailures(errs []error, tried int) error {
+// failures names each failure of tried. Its exit code is theirs where they
+// agree. done is what could not be done: revoked, closed.
+func (a *app) failures(errs []error, tried int, done string) error {
 	switch {
 	case len(errs) == 0:
 		return nil
@@ -269,7 +269,7 @@ func (a *app) revokeFailures(errs []error, tried int) error {
 	}
 	all.msg = strings.Join(msgs, "; ")
 	if !a.structured() {
-		all.hint, all.msg = "", fmt.Sprintf("%d of %d could not be revoked", len(errs), max(tried, len(errs)))
+		all.hint, all.msg = "", fmt.Sprintf("%d of %d could not be %s", len(errs), max(tried, len(errs)), done)
 	}
 	return all
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/sandbox"
 )
@@ -66,6 +68,16 @@ func (a *app) runSandbox(ctx context.Context, o sandboxOptions) error {
 	srv := &sandbox.Server{
 		AuthorityAddr: o.authority, GraphAddr: o.graph, IMAPAddr: o.imap, POP3Addr: o.pop3, SMTPAddr: o.smtp,
 		AutoSignIn: o.autoSignIn, AdminRoles: sandboxRoles, Log: a.logger(),
+	}
+	for _, f := range []struct{ flag, addr string }{{"authority", o.authority}, {"graph", o.graph}, {"imap", o.imap}, {"pop3", o.pop3}, {"smtp", o.smtp}} {
+		problem, _ := config.CheckListen(f.addr)
+		host, _, _ := net.SplitHostPort(f.addr)
+		if ip := net.ParseIP(host); problem == "" && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			problem = fmt.Sprintf("%q is not on this machine alone, and the sandbox is for nobody else", f.addr)
+		}
+		if problem != "" {
+			return &usageError{problem: "--" + f.flag + ": " + problem, hint: "o365pw sandbox --" + f.flag + " 127.0.0.1:0 takes any free port"}
+		}
 	}
 	if err := parseFaults(o.faults, &srv.Faults); err != nil {
 		return err

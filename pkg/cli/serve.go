@@ -92,6 +92,11 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.stop {
+				for _, other := range []string{"imap", "pop3", "smtp", "log"} {
+					if cmd.Flags().Changed(other) {
+						return &usageError{problem: "--stop ends the gateway that runs, so --" + other + " has no meaning beside it", hint: "o365pw serve --stop"}
+					}
+				}
 				return a.runStop(cmd.Context())
 			}
 			return a.runServe(cmd.Context(), o)
@@ -110,9 +115,6 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 	}
 	f.StringVar(&o.log, "log", "", "format of the log: text or json (default: text on a terminal, else json)")
 	f.BoolVar(&o.stop, "stop", false, "stop the running gateway, and wait until it has ended")
-	for _, other := range []string{"imap", "pop3", "smtp", "log"} {
-		cmd.MarkFlagsMutuallyExclusive("stop", other)
-	}
 	_ = cmd.RegisterFlagCompletionFunc("log", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -311,7 +313,7 @@ func (g *gatewayRun) entraClient(cloud config.Cloud, tenant string) (*entra.Clie
 // of all profiles, so it does not need one to be the default.
 func (g *gatewayRun) ownKeychain() (string, error) {
 	p, err := config.Resolve(g.cfg.Load(), g.a.profile, g.a.Getenv)
-	if cfg := g.cfg.Load(); err != nil && cfg != nil && len(cfg.Profiles) > 1 && g.a.profile == "" {
+	if errors.Is(err, config.ErrNoDefault) {
 		return cmp.Or(g.a.Getenv("O365PW_KEYCHAIN"), config.DefaultKeychain), nil
 	}
 	return p.Keychain, err
@@ -330,11 +332,11 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 		if err != nil && slices.Contains(settings.Unnamed, string(p)) {
 			// A configuration from before there was this protocol must not keep
 			// the others from being served.
-			g.a.warn("nothing listens for %s: %v; set %s = … in [gateway], or %[1]s = \"\" to leave it out", p, err, p)
+			g.a.tell("nothing listens for %s: %v; set %[1]s = … in [gateway], or %[1]s = \"\" to leave it out", p, newListenError(string(p), addrs[p], err).err)
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("listen for %s on %s: %w", p, addrs[p], err)
+			return newListenError(string(p), addrs[p], err)
 		}
 		g.listeners[p] = ln
 		g.names = append(g.names, listenNames(host)...)
@@ -346,6 +348,24 @@ func (g *gatewayRun) listen(settings config.Gateway) error {
 	}
 	return nil
 }
+
+// listenError tells that an address cannot be listened on.
+type listenError struct {
+	what, addr string
+	err        error // of the system
+}
+
+func newListenError(what, addr string, err error) *listenError {
+	if se, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = se.Err
+	}
+	return &listenError{what, addr, err}
+}
+
+func (e *listenError) Error() string {
+	return fmt.Sprintf("listen for %s on %s: %v", e.what, e.addr, e.err)
+}
+func (e *listenError) Unwrap() error { return e.err }
 
 // networkOf keeps 0.0.0.0 from meaning [::] as well.
 func networkOf(addr string) string {

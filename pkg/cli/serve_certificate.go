@@ -65,7 +65,7 @@ func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k
 	if errors.Is(err, fs.ErrNotExist) {
 		ca, err = makeCA(ctx, file, k, g.a.Now())
 	} else if errors.Is(err, secret.ErrNotFound) {
-		g.a.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
+		g.log.Warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
 		ca, err = makeCA(ctx, file, k, g.a.Now())
 	}
 	if err != nil {

@@ -61,8 +61,12 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	defer cancel()
 	wg.Go(func() { g.verifier.Watch(serving, g.server.Recheck) })
 	wg.Go(func() { g.observer.hooks.run(serving) })
-	wg.Go(func() { g.observer.usage.Run(serving) })
 	wg.Go(func() { g.notify.run(serving) })
+	// What a hook has told is noted when it ends, which is later.
+	var writing sync.WaitGroup
+	noting, noted := context.WithCancel(context.WithoutCancel(ctx))
+	defer noted()
+	writing.Go(func() { g.observer.usage.Run(noting) })
 	if g.metricsLn != nil {
 		wg.Go(func() { g.serveMetrics(serving) })
 	}
@@ -79,6 +83,8 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	err := g.server.Serve(ctx, g.listeners)
 	cancel()
 	wg.Wait()
+	noted()
+	writing.Wait()
 	g.endTrail()
 	return err
 }
@@ -140,7 +146,7 @@ func (g *gatewayRun) reload(ctx context.Context) {
 	defer g.notify.reloading()()
 	cfg, err := g.a.loadConfig()
 	if err != nil {
-		g.log.Error("reload: the configuration is wrong; the former one stays in force", "error", err)
+		g.log.Error("reload: the configuration is wrong; the former one stays in force", "error", err, "hint", advise(err).hint)
 		return
 	}
 	old := g.cfg.Swap(cfg)
@@ -150,7 +156,7 @@ func (g *gatewayRun) reload(ctx context.Context) {
 	}
 	if err != nil {
 		g.cfg.Store(old)
-		g.log.Error("reload: the former configuration stays in force", "error", err)
+		g.log.Error("reload: the former configuration stays in force", "error", err, "hint", advise(err).hint)
 		return
 	}
 	g.backend.forget()

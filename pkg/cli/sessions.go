@@ -2,8 +2,8 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -181,7 +181,8 @@ func (a *app) runSessionsClose(ctx context.Context, args []string) error {
 			a.note("session %d is closed", id)
 		}
 	}
-	return errors.Join(errs...)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	return a.failures(errs, len(ids), "closed")
 }
 
 // completeSessions offers the ids of the open sessions.

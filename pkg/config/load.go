@@ -76,11 +76,14 @@ func Load(name string) (*Config, error) {
 	}
 	data, err := readFile(file)
 	if err != nil {
-		problem := err.Error()
+		problem, hint := err.Error(), "name the file with --config or O365PW_CONFIG"
 		if pe, ok := errors.AsType[*fs.PathError](err); ok {
 			problem = "cannot be read: " + pe.Err.Error()
 		}
-		return nil, &Error{Path: file, Problem: problem, Err: err}
+		if errors.Is(err, fs.ErrPermission) {
+			hint = "let the user who runs o365pw read it, or name another with --config"
+		}
+		return nil, &Error{Path: file, Problem: problem, Hint: hint, Err: err}
 	}
 	return parse(file, data)
 }
@@ -179,7 +182,7 @@ func (r *reader) file(name string) string {
 
 // syntax turns what the TOML package says into an *Error.
 func (r *reader) syntax(data []byte, err error) error {
-	e := &Error{Path: r.path, Line: 1, Problem: strings.TrimPrefix(err.Error(), "toml: "), Err: err}
+	e := &Error{Path: r.path, Line: 1, Problem: strings.TrimPrefix(err.Error(), "toml: "), Hint: "mend that line; the form of the file is TOML", Err: err}
 	if de, ok := errors.AsType[*toml.DecodeError](err); ok {
 		e.Line, _ = de.Position()
 		// The end of the file is reported on the line after the last.

@@ -66,6 +66,10 @@ func Resolve(cfg *Config, name string, getenv func(string) string) (Profile, err
 	return p, nil
 }
 
+// ErrNoDefault is the cause where one profile is wanted, none is named, and
+// several could be meant.
+var ErrNoDefault = errors.New("no default profile")
+
 // choose finds the profile called name, or the one meant without a name.
 func choose(cfg *Config, name string, fromEnv bool) (Profile, error) {
 	known := slices.Sorted(maps.Keys(cfg.Profiles))
@@ -78,7 +82,7 @@ func choose(cfg *Config, name string, fromEnv bool) (Profile, error) {
 	case name == "" && len(known) > 1:
 		return Profile{}, &Error{Path: cfg.Path, Line: path{"profiles"}.line(cfg.lines), Key: "default_profile",
 			Problem: "there are several profiles, and none is the default",
-			Hint:    "choose one with --profile: " + strings.Join(known, ", ")}
+			Hint:    "choose one with --profile: " + strings.Join(known, ", "), Err: ErrNoDefault}
 	}
 	if p, ok := cfg.Profiles[name]; ok {
 		return p, nil

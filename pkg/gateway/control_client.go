@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 )
@@ -123,9 +124,17 @@ func (e *statusError) Error() string {
 	return fmt.Sprintf("ask the gateway on %s: HTTP status %s", e.socket, e.status)
 }
 
+// ForeignError tells that the gateway is another user's.
+type ForeignError struct{ Socket string }
+
+// Error names the control socket.
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("the gateway's control socket %s belongs to another user", e.Socket)
+}
+
 // ask makes one request and returns the answer's body, if the answer has the
 // status that is wanted.
-func (c Control) ask(ctx context.Context, method, url string, want int) ([]byte, error) {
+func (c Control) ask(ctx context.Context, method, resource string, want int) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
 	path, err := c.socket(false)
@@ -139,7 +148,7 @@ func (c Control) ask(ctx context.Context, method, url string, want int) ([]byte,
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}
 	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+url, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://gateway"+resource, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +156,14 @@ func (c Control) ask(ctx context.Context, method, url string, want int) ([]byte,
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, fmt.Errorf("%w (nobody answers on %s)", ErrNotRunning, path)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &ForeignError{Socket: path}
+	}
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err // whose address means nothing to people
+	}
 	if err != nil {
-		return nil, fmt.Errorf("ask the gateway: %w", err)
+		return nil, fmt.Errorf("ask the gateway on %s: %w", path, err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != want {
