@@ -21,17 +21,33 @@ type rawConn struct {
 	br   *bufio.Reader
 }
 
-func dialIMAP(t *testing.T, s *Server) *rawConn {
+// newRawConn ends conn with the test. A hang is a failure.
+func newRawConn(t *testing.T, conn net.Conn, err error) *rawConn {
 	t.Helper()
-	conn, err := tls.Dial("tcp", s.IMAP(), s.clientTLS(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second)) // a hang is a failure
-	r := &rawConn{t, conn, bufio.NewReader(conn)}
+	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	return &rawConn{t, conn, bufio.NewReader(conn)}
+}
+
+func dialIMAP(t *testing.T, s *Server) *rawConn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.IMAP(), s.clientTLS(t))
+	r := newRawConn(t, conn, err)
 	r.want("* OK The Microsoft Exchange IMAP4 service is ready. [UwBBAE4ARABCAE8AWAA=]")
 	return r
+}
+
+// auth signs in by XOAUTH2 with the response in a line of its own, after
+// prompt, and gives the answer.
+func (r *rawConn) auth(prompt, response string) string {
+	r.t.Helper()
+	r.say("AUTH XOAUTH2\r\n")
+	r.want(prompt)
+	r.say(response + "\r\n")
+	return strings.TrimSuffix(r.line(), "\r\n")
 }
 
 func (r *rawConn) say(text string) {

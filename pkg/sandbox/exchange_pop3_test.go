@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/tls"
 	"fmt"
@@ -17,29 +16,15 @@ import (
 func dialPOP3(t *testing.T, s *Server) *rawConn {
 	t.Helper()
 	conn, err := tls.Dial("tcp", s.POP3(), s.clientTLS(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second)) // a hang is a failure
-	r := &rawConn{t, conn, bufio.NewReader(conn)}
+	r := newRawConn(t, conn, err)
 	r.want("+OK The Microsoft Exchange POP3 service is ready. [UwBBAE4ARABCAE8AWAA=]")
 	return r
-}
-
-// popAuth gives the answer to a sign-in in two lines.
-func (r *rawConn) popAuth(response string) string {
-	r.t.Helper()
-	r.say("AUTH XOAUTH2\r\n")
-	r.want("+ ")
-	r.say(response + "\r\n")
-	return strings.TrimSuffix(r.line(), "\r\n")
 }
 
 func popSignIn(t *testing.T, s *Server, user, token string) *rawConn {
 	t.Helper()
 	r := dialPOP3(t, s)
-	if got := r.popAuth(xoauth2(user, token)); got != "+OK User successfully authenticated." {
+	if got := r.auth("+ ", xoauth2(user, token)); got != "+OK User successfully authenticated." {
 		t.Fatal(got)
 	}
 	return r
@@ -75,7 +60,7 @@ func TestPOP3PreAuth(t *testing.T) {
 	r.want("-ERR Protocol error. 14")
 	r.say("AUTH XOAUTH2 " + xoauth2("alice@contoso.com", token) + "\r\n")
 	r.want("-ERR Protocol error. 14")
-	if got := r.popAuth(xoauth2("ALICE@contoso.com", token)); got != "+OK User successfully authenticated." {
+	if got := r.auth("+ ", xoauth2("ALICE@contoso.com", token)); got != "+OK User successfully authenticated." {
 		t.Fatal(got)
 	}
 	if list := s.Sessions(); len(list) != 1 || list[0].Mailbox != "alice@contoso.com" || list[0].Protocol != "pop3" ||
@@ -111,21 +96,21 @@ func TestPOP3RefusesTokens(t *testing.T) {
 		xoauth2("alice@contoso.com", token) + " ":        "-ERR Protocol error. 14",
 		"\x01" + xoauth2("alice@contoso.com", token)[1:]: "-ERR Protocol error. 14",
 	} {
-		if got := dialPOP3(t, s).popAuth(response); got != want {
+		if got := dialPOP3(t, s).auth("+ ", response); got != want {
 			t.Errorf("%.20q: %q", response, got)
 		}
 	}
 	r := dialPOP3(t, s)
 	r.say("AUTH xoauth2\r\nAUTH PLAIN\r\n")
 	r.want(refused, refused)
-	if got := r.popAuth(xoauth2("alice@contoso.com", "x")); got != refused {
+	if got := r.auth("+ ", xoauth2("alice@contoso.com", "x")); got != refused {
 		t.Errorf("%q", got)
 	}
 	r.want("-ERR Protocol error. Connection is closed. 10")
 	r.wantEOF()
 
 	s.dir.mail.roles[exchangeResource] = []string{"IMAP.AccessAsApp", "SMTP.SendAsApp"}
-	if got := dialPOP3(t, s).popAuth(xoauth2("alice@contoso.com", mailToken(t, s))); got != refused {
+	if got := dialPOP3(t, s).auth("+ ", xoauth2("alice@contoso.com", mailToken(t, s))); got != refused {
 		t.Errorf("without POP.AccessAsApp: %q", got)
 	}
 }
@@ -269,7 +254,7 @@ func TestPOP3Expiry(t *testing.T) {
 	r.want("+OK")
 	s.FastForward(time.Hour)
 	r.wantEOF()
-	if got := dialPOP3(t, s).popAuth(xoauth2("alice@contoso.com", token)); !strings.HasPrefix(got, "-ERR Authentication failure") {
+	if got := dialPOP3(t, s).auth("+ ", xoauth2("alice@contoso.com", token)); !strings.HasPrefix(got, "-ERR Authentication failure") {
 		t.Errorf("an expired token: %q", got)
 	}
 	r = popSignIn(t, s, "alice@contoso.com", mailToken(t, s))

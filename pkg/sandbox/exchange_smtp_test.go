@@ -21,12 +21,7 @@ import (
 func dialSMTP(t *testing.T, s *Server) *rawConn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.SMTP())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second)) // a hang is a failure
-	r := &rawConn{t, conn, bufio.NewReader(conn)}
+	r := newRawConn(t, conn, err)
 	r.want("220 SANDBOX.outlook.office365.com Microsoft ESMTP MAIL Service ready at …")
 	return r
 }
@@ -58,18 +53,10 @@ func (r *rawConn) reply() (lines []string) {
 	}
 }
 
-func (r *rawConn) smtpAuth(response string) string {
-	r.t.Helper()
-	r.say("AUTH XOAUTH2\r\n")
-	r.want("334 ")
-	r.say(response + "\r\n")
-	return strings.TrimSuffix(r.line(), "\r\n")
-}
-
 func smtpSignIn(t *testing.T, s *Server, user, token string) *rawConn {
 	t.Helper()
 	r := dialSecured(t, s)
-	if got := r.smtpAuth(xoauth2(user, token)); got != "235 2.7.0 Authentication successful" {
+	if got := r.auth("334 ", xoauth2(user, token)); got != "235 2.7.0 Authentication successful" {
 		t.Fatal(got)
 	}
 	return r
@@ -100,7 +87,7 @@ func TestSMTPPreAuth(t *testing.T) {
 	// A token's response is too long to come with the command.
 	r.say("AUTH XOAUTH2 " + xoauth2("alice@contoso.com", token) + "\r\n")
 	r.want("500 5.5.6 Authentication Exchange line is too long")
-	if got := r.smtpAuth(xoauth2("ALICE@contoso.com", token)); got != "235 2.7.0 Authentication successful" {
+	if got := r.auth("334 ", xoauth2("ALICE@contoso.com", token)); got != "235 2.7.0 Authentication successful" {
 		t.Fatal(got)
 	}
 	if list := s.Sessions(); len(list) != 1 || list[0].Mailbox != "alice@contoso.com" || list[0].Protocol != "smtp" ||
@@ -140,7 +127,7 @@ func TestSMTPRefusesTokens(t *testing.T) {
 		"*": "501 5.7.0 Authentication canceled",
 		"=": "501 5.5.2 Cannot decode the response",
 	} {
-		if got := dialSecured(t, s).smtpAuth(response); got != want {
+		if got := dialSecured(t, s).auth("334 ", response); got != want {
 			t.Errorf("%.20q: %q", response, got)
 		}
 	}
@@ -161,10 +148,10 @@ func TestSMTPRefusesTokens(t *testing.T) {
 
 	s.SetFaults(func(f *Faults) { f.SMTPAuthDisabled = true })
 	r = dialSecured(t, s)
-	if got := r.smtpAuth(xoauth2("alice@contoso.com", token)); !strings.HasPrefix(got, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.") {
+	if got := r.auth("334 ", xoauth2("alice@contoso.com", token)); !strings.HasPrefix(got, "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information.") {
 		t.Errorf("disabled: %q", got)
 	}
-	if got := r.smtpAuth(xoauth2("alice@contoso.com", "x")); got != smtp535 {
+	if got := r.auth("334 ", xoauth2("alice@contoso.com", "x")); got != smtp535 {
 		t.Errorf("disabled, and a bad token: %q", got)
 	}
 	if n := len(s.Sessions()); n != 0 {
@@ -172,7 +159,7 @@ func TestSMTPRefusesTokens(t *testing.T) {
 	}
 	s.SetFaults(func(f *Faults) { *f = Faults{} })
 	s.dir.mail.roles[exchangeResource] = []string{"IMAP.AccessAsApp", "POP.AccessAsApp"}
-	if got := dialSecured(t, s).smtpAuth(xoauth2("alice@contoso.com", mailToken(t, s))); got != smtp535 {
+	if got := dialSecured(t, s).auth("334 ", xoauth2("alice@contoso.com", mailToken(t, s))); got != smtp535 {
 		t.Errorf("without SMTP.SendAsApp: %q", got)
 	}
 }
@@ -305,7 +292,7 @@ func TestSMTPExpiry(t *testing.T) {
 		r.want(expired)
 		r.wantEOF()
 	}
-	if got := dialSecured(t, s).smtpAuth(xoauth2("alice@contoso.com", token)); got != smtp535 {
+	if got := dialSecured(t, s).auth("334 ", xoauth2("alice@contoso.com", token)); got != smtp535 {
 		t.Errorf("an expired token: %q", got)
 	}
 	s.SetFaults(func(f *Faults) { f.SessionLife = 50 * time.Millisecond })

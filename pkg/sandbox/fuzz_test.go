@@ -15,14 +15,21 @@ import (
 	"time"
 )
 
-// FuzzIMAP sends anything at all to the IMAP front, before and after sign-in.
-// It must answer, end, and leave nothing behind.
-func FuzzIMAP(f *testing.F) {
-	var s Server
+// startFuzzed is a server for as long as fuzzing goes on.
+func startFuzzed(f *testing.F) *Server {
+	f.Helper()
+	s := &Server{}
 	if err := s.Start(); err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { s.Close() })
+	return s
+}
+
+// FuzzIMAP sends anything at all to the IMAP front, before and after sign-in.
+// It must answer, end, and leave nothing behind.
+func FuzzIMAP(f *testing.F) {
+	s := startFuzzed(f)
 	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
 	for _, seed := range []string{
 		"a CAPABILITY\r\n", "a LOGIN {3}\r\nabc {1+}\r\nx\r\n", "a AUTHENTICATE XOAUTH2 =\r\n", "\r\n", "a\r\n", "a UID\r\n", "* x\r\n",
@@ -35,7 +42,7 @@ func FuzzIMAP(f *testing.F) {
 		f.Add([]byte(seed), true)
 	}
 	f.Fuzz(func(t *testing.T, input []byte, authenticated bool) {
-		fuzzConn(t, &s, append(bytes.Clone(input), "\r\nDONE\r\nzz LOGOUT\r\n"...), func(far net.Conn) {
+		fuzzConn(t, s, append(bytes.Clone(input), "\r\nDONE\r\nzz LOGOUT\r\n"...), func(far net.Conn) {
 			c := newIMAPConn(far)
 			if !authenticated {
 				if sess := s.exchange.imapPreAuth(c); sess != nil {
@@ -43,7 +50,7 @@ func FuzzIMAP(f *testing.F) {
 				}
 				return
 			}
-			sess := fuzzSession(t, &s, "IMAP", token)
+			sess := fuzzSession(t, s, "IMAP", token)
 			defer s.exchange.signOut(sess)
 			s.exchange.relayIMAP(c, sess)
 		})
@@ -91,11 +98,7 @@ func fuzzConn(t *testing.T, s *Server, input []byte, serve func(net.Conn)) []byt
 // Every line of its answers is in the form of RFC 1939, and nothing but QUIT
 // deletes a message.
 func FuzzPOP3(f *testing.F) {
-	var s Server
-	if err := s.Start(); err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { s.Close() })
+	s := startFuzzed(f)
 	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
 	for _, seed := range []string{
 		"CAPA\r\nUTF8\r\nUSER a\r\nPASS b\r\nQUIT\r\n", "AUTH XOAUTH2\r\n*\r\nAUTH XOAUTH2\r\n=\r\n", "AUTH XOAUTH2 =\r\n", "\r\n", "\n", " ", "A B ",
@@ -114,10 +117,10 @@ func FuzzPOP3(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, input []byte, authenticated bool) {
 		before := count(t)
-		said := fuzzConn(t, &s, append(bytes.Clone(input), "\r\n\r\nRSET\r\nQUIT\r\n"...), func(far net.Conn) {
+		said := fuzzConn(t, s, append(bytes.Clone(input), "\r\n\r\nRSET\r\nQUIT\r\n"...), func(far net.Conn) {
 			c := &popConn{lineConn: newLineConn(far), x: s.exchange}
 			if authenticated {
-				sess := fuzzSession(t, &s, "POP", token)
+				sess := fuzzSession(t, s, "POP", token)
 				if err := c.open(sess); err != nil {
 					t.Error(err)
 				}
@@ -142,11 +145,7 @@ func FuzzPOP3(f *testing.F) {
 // after sign-in. Every line of its answers is in the form of RFC 5321, and
 // what it accepts was sent by somebody who may.
 func FuzzSMTP(f *testing.F) {
-	var s Server
-	if err := s.Start(); err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { s.Close() })
+	s := startFuzzed(f)
 	token := s.issue(&grant{kind: "client_credentials", app: s.dir.mail, scope: scope{resource: exchangeResource}}).AccessToken
 	envelope := "EHLO a\r\nMAIL FROM:<alice@contoso.com> BODY=BINARYMIME\r\nRCPT TO:<bob@contoso.com>\r\n"
 	text := "EHLO a\r\nMAIL FROM:<alice@contoso.com> SIZE=1\r\nRCPT TO:<x@y.example> NOTIFY=NEVER\r\n"
@@ -163,11 +162,11 @@ func FuzzSMTP(f *testing.F) {
 	reply := regexp.MustCompile(`^[2-5][0-9][0-9][ -][ -~]*\r\n$`)
 	f.Fuzz(func(t *testing.T, input []byte, state byte) {
 		before := len(s.Sent())
-		said := fuzzConn(t, &s, append(bytes.Clone(input), "\r\n.\r\nQUIT\r\n"...), func(far net.Conn) {
+		said := fuzzConn(t, s, append(bytes.Clone(input), "\r\n.\r\nQUIT\r\n"...), func(far net.Conn) {
 			c := s.exchange.newSMTPConn(far)
 			c.secured = state%3 > 0
 			if state%3 == 2 {
-				c.sess = fuzzSession(t, &s, "SMTP", token)
+				c.sess = fuzzSession(t, s, "SMTP", token)
 			}
 			c.serve()
 		})
@@ -235,11 +234,7 @@ func FuzzToken(f *testing.F) {
 
 // FuzzGraph sends any path, query and body with a good token.
 func FuzzGraph(f *testing.F) {
-	var s Server
-	if err := s.Start(); err != nil {
-		f.Fatal(err)
-	}
-	f.Cleanup(func() { s.Close() })
+	s := startFuzzed(f)
 	token := s.issue(&grant{kind: "client_credentials", app: s.dir.admin, scope: scope{resource: graphResource}}).AccessToken
 	object, id := s.MailApp()
 	f.Add("POST", "applications/"+object+"/addPassword", "", `{"passwordCredential":{"displayName":"x","endDateTime":"2099-01-01T00:00:00Z"}}`)
