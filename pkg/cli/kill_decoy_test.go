@@ -16,6 +16,8 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
 )
 
 // keychainItems are the keys of the machine's keychain, read by age itself.
@@ -95,6 +97,32 @@ func TestKillDecoyCreate(t *testing.T) {
 	}
 	if killed < kills/4 {
 		t.Errorf("only %d of %d were killed", killed, kills)
+	}
+	if n := m.requests(); n != 0 {
+		t.Errorf("%d requests were made", n)
+	}
+}
+
+// TestRevokeDecoyClearsAway: whatever comes after a create of a decoy that was
+// killed removes what it left, without asking Graph.
+func TestRevokeDecoyClearsAway(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.env = append(m.env, "AZURE_CLIENT_ID=", "AZURE_CLIENT_SECRET=")
+	m.run("create", "first", "--decoy")
+	registry := apppassword.Registry{Dir: filepath.Join(m.dir, "state")}
+	err := registry.Update(t.Context(), func(s *apppassword.State) error {
+		r := s.AppPasswords[0]
+		s.Pending = append(s.Pending, apppassword.Pending{ID: "note", Name: "killed", Profile: r.Profile, Tenant: r.Tenant, ClientID: r.ClientID,
+			Keychain: r.Keychain, Since: time.Now(), KeyID: "nobody", Decoy: true})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.run("revoke", "first", "--yes")
+	if r := m.registry(); len(r.Pending) != 0 || len(r.AppPasswords) != 0 {
+		t.Errorf("left: %+v", r)
 	}
 	if n := m.requests(); n != 0 {
 		t.Errorf("%d requests were made", n)
