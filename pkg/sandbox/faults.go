@@ -85,6 +85,11 @@ type Faults struct {
 	// session as if its token had expired. 0 is the token's own expiry.
 	SessionLife time.Duration `json:"sessionLife"`
 
+	// ExchangePropagation is the age at which what was changed by PowerShell
+	// takes effect on sign-ins. It is looked at when a sign-in comes, so
+	// setting it to 0 completes all.
+	ExchangePropagation time.Duration `json:"exchangePropagation"`
+
 	// SMTPAuthDisabled refuses every sign-in by SMTP whose token is good (535
 	// 5.7.139). SMTPConcurrent refuses for now what has been sent (432 4.3.2),
 	// SMTPStallData falls silent instead of answering it; both at the end of
@@ -116,20 +121,22 @@ type plainFaults Faults
 // same name in the embedded struct.
 type faultsJSON struct {
 	plainFaults
-	ReplicationDelay  duration `json:"replicationDelay"`
-	ListLag           duration `json:"listLag"`
-	PolicyMaxLifetime duration `json:"policyMaxLifetime"`
-	SessionLife       duration `json:"sessionLife"`
+	ReplicationDelay    duration `json:"replicationDelay"`
+	ListLag             duration `json:"listLag"`
+	PolicyMaxLifetime   duration `json:"policyMaxLifetime"`
+	SessionLife         duration `json:"sessionLife"`
+	ExchangePropagation duration `json:"exchangePropagation"`
 }
 
 // MarshalJSON writes every field, durations as text.
 func (f Faults) MarshalJSON() ([]byte, error) {
 	return json.Marshal(faultsJSON{
-		plainFaults:       plainFaults(f),
-		ReplicationDelay:  duration(f.ReplicationDelay),
-		ListLag:           duration(f.ListLag),
-		PolicyMaxLifetime: duration(f.PolicyMaxLifetime),
-		SessionLife:       duration(f.SessionLife),
+		plainFaults:         plainFaults(f),
+		ReplicationDelay:    duration(f.ReplicationDelay),
+		ListLag:             duration(f.ListLag),
+		PolicyMaxLifetime:   duration(f.PolicyMaxLifetime),
+		SessionLife:         duration(f.SessionLife),
+		ExchangePropagation: duration(f.ExchangePropagation),
 	})
 }
 
@@ -148,6 +155,7 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 	f.ListLag = time.Duration(w.ListLag)
 	f.PolicyMaxLifetime = time.Duration(w.PolicyMaxLifetime)
 	f.SessionLife = time.Duration(w.SessionLife)
+	f.ExchangePropagation = time.Duration(w.ExchangePropagation)
 	return nil
 }
 

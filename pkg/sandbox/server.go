@@ -39,8 +39,13 @@ import (
 // Mailbox is one mailbox of the sandbox's Exchange, and the person it belongs
 // to in its Entra.
 type Mailbox struct {
-	// Address is the mailbox's address and the person's user principal name.
+	// Address is the mailbox's address.
 	Address string
+	// UPN is the person's user principal name; empty: Address.
+	UPN string
+	// Personal means a personal Microsoft account: its mailbox is in no
+	// tenant, so that only the person's own sign-in opens it.
+	Personal bool
 	// Messages are put in INBOX, oldest first. Each is a whole RFC 5322
 	// message with CRLF line ends; its bytes come back unchanged.
 	Messages [][]byte
@@ -50,9 +55,15 @@ type Mailbox struct {
 	// command with "User is authenticated but not connected"; see
 	// Faults.ExchangeNotConnected for SMTP.
 	NotConnected bool
-	// NoAccess means that the mail application was not given FullAccess: its
-	// sign-in to this mailbox fails.
+	// OnlyByUPN makes Exchange treat a sign-in that names the mailbox by
+	// Address, where UPN is another, as NotConnected does. By UPN it works.
+	OnlyByUPN bool
+	// NoAccess means that the mail application was not given FullAccess: by
+	// IMAP its sign-in ends as with NotConnected, by POP3 and SMTP it fails.
+	// See [Server.PowerShell] for how to give it.
 	NoAccess bool
+	// NoLicence means that the person exists in Entra, and no mailbox.
+	NoLicence bool
 }
 
 // Server is the sandbox. Its zero value works. Set the fields before Start and
@@ -166,7 +177,7 @@ func (s *Server) Start() (err error) {
 	s.pop3Addr = pop3.Addr().String()
 	s.smtpAddr = smtp.Addr().String()
 
-	s.serveHTTP(authority, s.record("entra", s.entraHandler()))
+	s.serveHTTP(authority, s.record("entra", s.withPowerShell(s.entraHandler())))
 	s.serveHTTP(graph, s.record("graph", http.HandlerFunc(s.serveGraph)))
 	s.exchange.serve(imap, s.exchange.imapSession)
 	s.exchange.serve(pop3, s.exchange.popSession)
