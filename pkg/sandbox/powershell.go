@@ -250,8 +250,12 @@ func psTruth(b bool) string {
 	return "False"
 }
 
-// print shows a value: objects as a table.
+// print shows a value: objects as a table, with an empty line after it.
 func (r *psRun) print(v psValue) {
+	if v.kind == psText {
+		fmt.Fprintln(&r.out, v.text)
+		return
+	}
 	if v.kind != psRows {
 		fmt.Fprintln(&r.out, v)
 		return
@@ -260,21 +264,18 @@ func (r *psRun) print(v psValue) {
 		return
 	}
 	w := tabwriter.NewWriter(&r.out, 0, 0, 1, ' ', 0)
-	for i, row := range v.rows {
-		if i == 0 {
-			for _, f := range row {
-				fmt.Fprintf(w, "%s\t", f.name)
-			}
-			fmt.Fprintln(w)
-			for _, f := range row {
-				fmt.Fprintf(w, "%s\t", strings.Repeat("-", len(f.name)))
-			}
-			fmt.Fprintln(w)
-		}
+	line := func(row psRow, cell func(psField) string) {
+		var cells []string
 		for _, f := range row {
-			fmt.Fprintf(w, "%s\t", f.value)
+			cells = append(cells, cell(f))
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	line(v.rows[0], func(f psField) string { return f.name })
+	line(v.rows[0], func(f psField) string { return strings.Repeat("-", len(f.name)) })
+	for _, row := range v.rows {
+		line(row, func(f psField) string { return f.value })
 	}
 	w.Flush()
+	fmt.Fprintln(&r.out)
 }

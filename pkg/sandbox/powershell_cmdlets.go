@@ -42,8 +42,15 @@ func (p psParam) accept(v psValue) (psValue, bool) {
 	case psGUID:
 		return v, v.kind == psText && isGUID(v.text)
 	}
-	known := len(p.oneOf) == 0 || slices.ContainsFunc(p.oneOf, func(one string) bool { return sameFold(one, v.text) })
-	return v, v.kind == psText && strings.TrimSpace(v.text) != "" && known
+	ok := v.kind == psText && strings.TrimSpace(v.text) != ""
+	if len(p.oneOf) == 0 {
+		return v, ok
+	}
+	i := slices.IndexFunc(p.oneOf, func(one string) bool { return sameFold(one, v.text) })
+	if ok = ok && i >= 0; ok {
+		v.text = p.oneOf[i]
+	}
+	return v, ok
 }
 
 // cmdlets are those that are known, by name in lower case.
