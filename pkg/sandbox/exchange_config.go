@@ -18,16 +18,16 @@ func newSID() sid { return sid(uuid.NewString()) }
 // exchangeConfig is what administrators set up in Exchange. Each change makes
 // a new one, and those that were are left as they are: see exchange.change.
 type exchangeConfig struct {
-	principals   []exchangePrincipal
+	principals   []registeredPrincipal
 	scopes       []managementScope
-	assignments  []roleAssignment
+	assignments  []smtpAssignment
 	mailboxes    map[*mailbox]mailboxConfig
 	smtpDisabled bool // SmtpClientAuthenticationDisabled of the tenant
 }
 
-// exchangePrincipal is a service principal as Exchange was told of it. Its
+// registeredPrincipal is a service principal as Exchange was told of it. Its
 // object id is what somebody typed: Exchange does not compare it with Entra's.
-type exchangePrincipal struct {
+type registeredPrincipal struct {
 	sid                          sid
 	appID, objectID, displayName string
 }
@@ -38,9 +38,9 @@ type managementScope struct {
 	has  recipientFilter
 }
 
-// roleAssignment gives a service principal the role smtpRole, for the
+// smtpAssignment gives a service principal the role smtpRole, for the
 // mailboxes of a scope ("": all).
-type roleAssignment struct {
+type smtpAssignment struct {
 	name, scope string
 	sid         sid
 }
@@ -68,8 +68,8 @@ const maxVersions = 200
 // newExchangeConfig is the configuration at the start: Exchange knows the mail
 // application, which has FullAccess wherever it is not denied it.
 func newExchangeConfig(app *application, boxes []*mailbox) *exchangeConfig {
-	p := exchangePrincipal{newSID(), app.clientID, app.principalID, app.displayName}
-	c := &exchangeConfig{principals: []exchangePrincipal{p}, mailboxes: make(map[*mailbox]mailboxConfig)}
+	p := registeredPrincipal{newSID(), app.clientID, app.principalID, app.displayName}
+	c := &exchangeConfig{principals: []registeredPrincipal{p}, mailboxes: make(map[*mailbox]mailboxConfig)}
 	for _, box := range boxes {
 		var m mailboxConfig
 		if !box.NoAccess && !box.Personal {
@@ -140,8 +140,8 @@ func with(list []sid, id sid) []sid {
 
 // principal finds the service principal by both ids, nil where Exchange knows
 // none or another object id for it.
-func (c *exchangeConfig) principal(appID, objectID string) *exchangePrincipal {
-	i := slices.IndexFunc(c.principals, func(p exchangePrincipal) bool {
+func (c *exchangeConfig) principal(appID, objectID string) *registeredPrincipal {
+	i := slices.IndexFunc(c.principals, func(p registeredPrincipal) bool {
 		return sameFold(p.appID, appID) && sameFold(p.objectID, objectID)
 	})
 	if i < 0 {
@@ -160,11 +160,11 @@ func (c *exchangeConfig) scope(name string) *managementScope {
 }
 
 // inScope says whether an assignment holds for a mailbox.
-func (c *exchangeConfig) inScope(a roleAssignment, box *mailbox) bool {
+func (c *exchangeConfig) inScope(a smtpAssignment, box *mailbox) bool {
 	return a.scope == "" || c.scope(a.scope).has(box)
 }
 
 // assigned says whether RBAC lets a service principal send from a mailbox.
 func (c *exchangeConfig) assigned(id sid, box *mailbox) bool {
-	return slices.ContainsFunc(c.assignments, func(a roleAssignment) bool { return a.sid == id && c.inScope(a, box) })
+	return slices.ContainsFunc(c.assignments, func(a smtpAssignment) bool { return a.sid == id && c.inScope(a, box) })
 }

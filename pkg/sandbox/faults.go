@@ -121,22 +121,24 @@ type plainFaults Faults
 // same name in the embedded struct.
 type faultsJSON struct {
 	plainFaults
-	ReplicationDelay    duration `json:"replicationDelay"`
-	ListLag             duration `json:"listLag"`
-	PolicyMaxLifetime   duration `json:"policyMaxLifetime"`
-	SessionLife         duration `json:"sessionLife"`
 	ExchangePropagation duration `json:"exchangePropagation"`
+
+	ReplicationDelay  duration `json:"replicationDelay"`
+	ListLag           duration `json:"listLag"`
+	PolicyMaxLifetime duration `json:"policyMaxLifetime"`
+	SessionLife       duration `json:"sessionLife"`
 }
 
 // MarshalJSON writes every field, durations as text.
 func (f Faults) MarshalJSON() ([]byte, error) {
 	return json.Marshal(faultsJSON{
-		plainFaults:         plainFaults(f),
-		ReplicationDelay:    duration(f.ReplicationDelay),
-		ListLag:             duration(f.ListLag),
-		PolicyMaxLifetime:   duration(f.PolicyMaxLifetime),
-		SessionLife:         duration(f.SessionLife),
 		ExchangePropagation: duration(f.ExchangePropagation),
+
+		plainFaults:       plainFaults(f),
+		ReplicationDelay:  duration(f.ReplicationDelay),
+		ListLag:           duration(f.ListLag),
+		PolicyMaxLifetime: duration(f.PolicyMaxLifetime),
+		SessionLife:       duration(f.SessionLife),
 	})
 }
 
@@ -151,11 +153,11 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*f = Faults(w.plainFaults)
+	f.ExchangePropagation = time.Duration(w.ExchangePropagation)
 	f.ReplicationDelay = time.Duration(w.ReplicationDelay)
 	f.ListLag = time.Duration(w.ListLag)
 	f.PolicyMaxLifetime = time.Duration(w.PolicyMaxLifetime)
 	f.SessionLife = time.Duration(w.SessionLife)
-	f.ExchangePropagation = time.Duration(w.ExchangePropagation)
 	return nil
 }
 

@@ -119,8 +119,8 @@ func confirmed(a psArgs, asks bool) error {
 
 // findPrincipal finds a service principal by its object id (which is also its
 // identity) or display name, or where app is true by its application's id.
-func findPrincipal(c *exchangeConfig, identity string, app bool) (*exchangePrincipal, error) {
-	var found []*exchangePrincipal
+func findPrincipal(c *exchangeConfig, identity string, app bool) (*registeredPrincipal, error) {
+	var found []*registeredPrincipal
 	for i, p := range c.principals {
 		if sameFold(p.objectID, identity) || sameFold(p.displayName, identity) || app && sameFold(p.appID, identity) {
 			found = append(found, &c.principals[i])
@@ -160,7 +160,7 @@ func (r *psRun) findTrustee(c *exchangeConfig, identity string) (sid, error) {
 	return "", err
 }
 
-func (p exchangePrincipal) row() psRow {
+func (p registeredPrincipal) row() psRow {
 	return psRow{{"DisplayName", p.displayName}, {"ObjectId", p.objectID}, {"AppId", p.appID}, {"Identity", p.objectID}}
 }
 
@@ -168,7 +168,7 @@ func newServicePrincipal(r *psRun, a psArgs) ([]psRow, error) {
 	if err := confirmed(a, false); err != nil {
 		return nil, err
 	}
-	p := exchangePrincipal{newSID(), strings.ToLower(a.text("AppId")), strings.ToLower(a.text("ObjectId")), a.text("DisplayName")}
+	p := registeredPrincipal{newSID(), strings.ToLower(a.text("AppId")), strings.ToLower(a.text("ObjectId")), a.text("DisplayName")}
 	if p.displayName == "" {
 		p.displayName = p.objectID
 	}
@@ -210,8 +210,8 @@ func removeServicePrincipal(r *psRun, a psArgs) ([]psRow, error) {
 			return err
 		}
 		id := p.sid
-		c.principals = slices.DeleteFunc(c.principals, func(p exchangePrincipal) bool { return p.sid == id })
-		c.assignments = slices.DeleteFunc(c.assignments, func(a roleAssignment) bool { return a.sid == id })
+		c.principals = slices.DeleteFunc(c.principals, func(p registeredPrincipal) bool { return p.sid == id })
+		c.assignments = slices.DeleteFunc(c.assignments, func(a smtpAssignment) bool { return a.sid == id })
 		return nil
 	})
 }

@@ -28,8 +28,8 @@ func newManagementRoleAssignment(r *psRun, a psArgs) ([]psRow, error) {
 	if err := confirmed(a, false); err != nil {
 		return nil, err
 	}
-	as := roleAssignment{name: a.text("Name")}
-	var p exchangePrincipal
+	as := smtpAssignment{name: a.text("Name")}
+	var p registeredPrincipal
 	err := r.x.change(func(c *exchangeConfig) error {
 		found, err := findPrincipal(c, a.text("App"), true)
 		if err != nil || sameFold(found.displayName, a.text("App")) {
@@ -45,7 +45,7 @@ func newManagementRoleAssignment(r *psRun, a psArgs) ([]psRow, error) {
 			as.scope = s.name
 		}
 		taken := func(name string) bool {
-			return slices.ContainsFunc(c.assignments, func(o roleAssignment) bool { return sameFold(o.name, name) })
+			return slices.ContainsFunc(c.assignments, func(o smtpAssignment) bool { return sameFold(o.name, name) })
 		}
 		if as.name != "" && taken(as.name) {
 			return refusef("The management role assignment '%s' already exists.", printable(as.name))

@@ -9,7 +9,7 @@ import (
 // Lines as documentation prints them for administrators, run as they are.
 func TestPowerShellScript(t *testing.T) {
 	s := start(t, &Server{})
-	app := newApp()
+	app := unregisteredApp()
 	script := strings.NewReplacer("CLIENT", app.clientID, "OBJECT", app.principalID).Replace(`
 # In Exchange Online PowerShell, as an Exchange administrator.
 Connect-ExchangeOnline -Organization contoso.onmicrosoft.com -ShowBanner:$false
@@ -51,7 +51,7 @@ Set-CASMailbox -Identity alice@contoso.com -ImapEnabled $true -PopEnabled $true 
 
 func TestPowerShellVariables(t *testing.T) {
 	s := start(t, &Server{})
-	app := newApp(allRoles...)
+	app := unregisteredApp()
 	out := shell(t, s,
 		"$name = 'the scanner'", `$Mailbox="`+alice+`"`,
 		"$sp = New-ServicePrincipal -AppId "+app.clientID+" -ObjectId "+app.principalID+` -DisplayName "$name`+"`$1"+` ""x"""`,
@@ -61,7 +61,7 @@ func TestPowerShellVariables(t *testing.T) {
 	if !strings.Contains(out, "\nthe scanner$1 \"x\"\n") || !strings.HasSuffix(out, "\n<the scanner>\n") || !strings.Contains(out, app.clientID) || strings.Contains(out, bob) {
 		t.Error(out)
 	}
-	token := s.appOnly(app)
+	token := s.appOnly(app, allRoles...)
 	wantOutcomes(t, s, alice, alice, token, works, works, works)
 	wantOutcomes(t, s, bob, bob, token, works, works, works)
 }
