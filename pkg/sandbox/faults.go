@@ -91,7 +91,7 @@ type Faults struct {
 	ExchangePropagation time.Duration `json:"exchangePropagation"`
 
 	// SMTPAuthDisabled refuses every sign-in by SMTP whose token is good (535
-	// 5.7.139). SMTPConcurrent refuses for now what has been sent (432 4.3.2),
+	// 5.7.139), whatever PowerShell has set. SMTPConcurrent refuses for now what has been sent (432 4.3.2),
 	// SMTPStallData falls silent instead of answering it; both at the end of
 	// DATA and at BDAT LAST.
 	SMTPAuthDisabled bool `json:"smtpAuthDisabled"`

@@ -1,7 +1,7 @@
 // Package sandbox is a small Microsoft 365 in one process: Entra (token
 // endpoint, sign-in and device pages), Microsoft Graph (applications and their
 // password credentials), and an Exchange Online with IMAP, POP3 and SMTP
-// submission.
+// submission, which its administrators set up by PowerShell.
 //
 // It is for tests, demonstrations, and people who build on this project. It
 // listens on loopback addresses only, keeps everything in memory, forgets
