@@ -1,6 +1,6 @@
 // Package entra gets access tokens from Microsoft Entra ID (v2 endpoints) by
-// client secret, refresh token, authorization code with PKCE on a loopback
-// redirect, and device code.
+// client secret, certificate, refresh token, authorization code with PKCE on a
+// loopback redirect, and device code.
 //
 // What it guarantees:
 //   - secrets and tokens travel in the body of a POST only, are never sent on
@@ -16,7 +16,7 @@
 // so an [Identity] is for display and never a reason to let somebody in.
 //
 // Sources: RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 8252 (native apps),
-// RFC 8628 (device code) and
+// RFC 8628 (device code), RFC 7523 (client assertions) and
 // https://learn.microsoft.com/entra/identity-platform/v2-protocols.
 package entra
 
@@ -58,10 +58,10 @@ type Client struct {
 	// MaxWait bounds the pauses before a request is repeated, all together,
 	// when Entra is throttling (429) or out of order (5xx); 0 is 10 s, and a
 	// negative value means no repeats. Repeated are the requests that change
-	// nothing, by client secret and refresh token (Entra does not end a refresh
-	// token by its use), three times at most; others only after a 429, which
-	// says that nothing was done. When Retry-After asks for more than is left
-	// of MaxWait, the error returns at once.
+	// nothing, by client secret, assertion and refresh token (Entra does not end
+	// a refresh token by its use), three times at most; others only after a 429,
+	// which says that nothing was done. When Retry-After asks for more than is
+	// left of MaxWait, the error returns at once.
 	MaxWait time.Duration
 }
 

@@ -29,12 +29,17 @@ const (
 	onlyUndone   repeat = false // after a 429 alone, which says that nothing was done
 )
 
-// token posts form to the token endpoint and decodes the answer, pausing and
-// repeating as [Client.MaxWait] says.
+// token posts form to the token endpoint and decodes the answer, repeating as
+// [Client.MaxWait] says.
 func (c *Client) token(ctx context.Context, op string, form url.Values, again repeat) (Token, error) {
+	return c.repeated(ctx, again, func() (Token, error) { return c.tokenOnce(ctx, op, form) })
+}
+
+// repeated calls once, pausing and repeating as [Client.MaxWait] says.
+func (c *Client) repeated(ctx context.Context, again repeat, once func() (Token, error)) (Token, error) {
 	left := cmp.Or(c.MaxWait, defaultMaxWait)
 	for n := 0; ; n++ {
-		t, err := c.tokenOnce(ctx, op, form)
+		t, err := once()
 		e, failed := errors.AsType[*Error](err)
 		if !failed || n == maxRepeats || !e.repeatable(again) {
 			return t, err
