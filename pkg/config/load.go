@@ -39,6 +39,8 @@ type (
 		Cloud         string   `toml:"cloud"`
 		Keychain      string   `toml:"keychain"`
 		Certificate   string   `toml:"certificate"`
+
+		AssertionAlgorithm string `toml:"assertion_algorithm"`
 	}
 	fileCloud struct {
 		Authority        string `toml:"authority"`
