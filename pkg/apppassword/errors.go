@@ -170,3 +170,40 @@ func (e *HalfRevokedError) Error() string {
 
 // Unwrap gives the cause, which may be nil.
 func (e *HalfRevokedError) Unwrap() error { return e.Err }
+
+// SignInError tells that a person has to sign in for mail.
+type SignInError struct {
+	Profile  string
+	Username string // whose sign-in it was; empty where nobody has signed in, or Entra names nobody
+	Err      error  // why it is no longer good; nil: nobody has signed in
+}
+
+// Error says whose sign-in has ended and why, or that there is none.
+func (e *SignInError) Error() string {
+	switch {
+	case e.Err == nil:
+		return fmt.Sprintf("nobody has signed in for mail under profile %s", e.Profile)
+	case e.Username == "":
+		return fmt.Sprintf("the sign-in for mail of profile %s is no longer good: %v", e.Profile, e.Err)
+	}
+	return fmt.Sprintf("the sign-in for mail of %s is no longer good: %v", e.Username, e.Err)
+}
+
+// Unwrap gives the cause, which may be nil.
+func (e *SignInError) Unwrap() error { return e.Err }
+
+// ScopeError tells that a person's sign-in does not allow a protocol, since
+// that was not asked for or not consented to.
+type ScopeError struct {
+	Protocol string
+	Username string // may be empty
+}
+
+// Error names the protocol and the person.
+func (e *ScopeError) Error() string {
+	whose := "the sign-in for mail"
+	if e.Username != "" {
+		whose += " of " + e.Username
+	}
+	return fmt.Sprintf("%s does not allow %s: it was not consented to", whose, e.Protocol)
+}
