@@ -8,7 +8,7 @@ import (
 
 // InvalidError tells which input is wrong. Nothing has been asked of anybody.
 type InvalidError struct {
-	Field   string // "name", "mailbox", "protocol", "network", "expiry", "sender", "number of messages an hour", "login name"
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing", "sender", "number of messages an hour", "login name"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
 	Needs   string // the protocol it has no meaning without; empty: none
@@ -134,11 +134,20 @@ func Days(d time.Duration) string {
 
 // UnusableError tells that Entra refuses tokens for a reason that waiting does
 // not mend, so that the new app password would never open a mailbox. It was
-// removed again.
-type UnusableError struct{ Err error }
+// removed again, or not made.
+type UnusableError struct {
+	Backing string // of the app password
+	Err     error
+}
 
 // Error says why Entra gives no token.
 func (e *UnusableError) Error() string {
+	switch e.Backing {
+	case BackingUser:
+		return fmt.Sprintf("entra gives this sign-in no token for Exchange, so no app password was made: %v", e.Err)
+	case BackingCertificate:
+		return fmt.Sprintf("entra gives this certificate no token for Exchange, so no app password was made: %v", e.Err)
+	}
 	return fmt.Sprintf("entra gives this application no token for Exchange, so the app password was removed again: %v", e.Err)
 }
 
