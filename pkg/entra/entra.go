@@ -1,10 +1,11 @@
 // Package entra gets access tokens from Microsoft Entra ID (v2 endpoints) by
-// client secret, certificate, refresh token, authorization code with PKCE on a
-// loopback redirect, and device code.
+// client secret, certificate, federation, managed identity, refresh token,
+// authorization code with PKCE on a loopback redirect, and device code.
 //
 // What it guarantees:
-//   - secrets and tokens travel in the body of a POST only, are never sent on
-//     after a redirect, and never appear in an error;
+//   - secrets and tokens travel in the body of a POST, or in a header where that
+//     is the protocol of GitHub and Azure's machines, are never sent on after a
+//     redirect, and never appear in an error;
 //   - every failure of a request is an [*Error], whose Kind says what to do
 //     about it. An outage (no network, throttling, garbage in the answer) is
 //     never taken for a refusal;
@@ -120,10 +121,10 @@ func (c *Client) endpoint(path string) (string, error) {
 	switch {
 	case u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return "", fmt.Errorf("authority %q is not of the form https://HOST", u.Redacted())
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return "", fmt.Errorf("authority %q would get secrets in clear: use https", u.Redacted())
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "", fmt.Errorf("authority %q is not of the form https://HOST", u.Redacted())
+	case !confidential(u, loopback):
+		return "", fmt.Errorf("authority %q would get secrets in clear: use https", u.Redacted())
 	}
 	if !validTenant(c.Tenant) {
 		return "", fmt.Errorf("tenant %q is neither a GUID nor a domain", c.Tenant)
@@ -140,6 +141,12 @@ func validTenant(tenant string) bool {
 		}
 		return r != '.' && r != '-' && r != '_'
 	})
+}
+
+// confidential reports whether secrets may go to u: by https, or in clear to
+// hosts that are near.
+func confidential(u *url.URL, near func(host string) bool) bool {
+	return u.Scheme == "https" || u.Scheme == "http" && near(u.Hostname())
 }
 
 func loopback(host string) bool {
