@@ -35,8 +35,6 @@ type Request struct {
 	// Backing is what is to stand behind it: secret, user or certificate;
 	// empty: what the profile has. It has no meaning for a decoy.
 	Backing string
-	// CertificateAlg is that of [Record].
-	CertificateAlg string
 	// ReadOnly, From, MaxPerHour, LoginName and Decoy are those of [Record].
 	// A decoy may have no end: its Expires may be zero.
 	ReadOnly   bool
@@ -365,6 +363,7 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 	start := time.Now()
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var refused error // the last refusal that time may mend
 	for {
 		m.progress("waiting for Entra to accept %s", cred.name)
 		err := cred.get(limited)
@@ -375,10 +374,11 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 			return false, ctx.Err()
 		}
 		pause := step
-		late := false
 		if ee, ok := errors.AsType[*entra.Error](err); ok {
-			late = cred.late(ee)
-			if !late && ee.Kind() != entra.Unavailable {
+			switch {
+			case cred.late(ee):
+				refused = err
+			case ee.Kind() != entra.Unavailable:
 				return false, &UnusableError{Backing: cred.backing, Err: err}
 			}
 			pause = max(step, ee.RetryAfter)
@@ -386,8 +386,8 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 			return false, err
 		}
 		if limited.Err() != nil || time.Since(start)+pause > limit {
-			if late && !cred.own {
-				return false, &UnusableError{Backing: cred.backing, Err: err}
+			if refused != nil && !cred.own {
+				return false, &UnusableError{Backing: cred.backing, Err: refused}
 			}
 			m.warn("entra does not accept %s yet (%v)", cred.name, err)
 			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")

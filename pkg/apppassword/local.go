@@ -40,7 +40,7 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (created Created
 	} else {
 		note.Backing = rec.Backing
 	}
-	prove, err := m.stand(ctx, req, &rec)
+	prove, err := m.stand(ctx, &rec)
 	if err != nil {
 		return Created{}, err
 	}
@@ -85,7 +85,7 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (created Created
 
 // stand finds what is to stand behind the app password and puts it into the
 // record. prove gets a token by it; nil: there is nothing to prove.
-func (m *Manager) stand(ctx context.Context, req Request, rec *Record) (prove func(context.Context) (bool, error), err error) {
+func (m *Manager) stand(ctx context.Context, rec *Record) (prove func(context.Context) (bool, error), err error) {
 	switch rec.Backing {
 	case BackingUser:
 		si, ok, err := m.SignInOf()
@@ -103,7 +103,7 @@ func (m *Manager) stand(ctx context.Context, req Request, rec *Record) (prove fu
 		rec.SignIn = si.ID
 		return m.proveSignIn, nil
 	case BackingCertificate:
-		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, req.CertificateAlg
+		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, m.Profile.AssertionAlgorithm
 		cert, err := m.certificate(ctx, *rec)
 		if err != nil {
 			return nil, err
