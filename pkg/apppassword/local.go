@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -140,22 +139,6 @@ func (m *Manager) certificate(ctx context.Context, rec Record) (entra.Certificat
 	}
 	return cert, err
 }
-
-// newCertificate may have been added to the application a moment ago. Whether
-// it ever was, nobody here knows.
-func (m *Manager) newCertificate(cert entra.Certificate, rec Record) awaited {
-	return awaited{
-		name: "the certificate", backing: BackingCertificate, late: certificateUnknown,
-		get: func(ctx context.Context) error {
-			_, err := m.Entra.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, m.now), exchangeScope(m.Profile.Cloud))
-			return err
-		},
-	}
-}
-
-// certificateUnknown holds for the refusal of a certificate that is not among
-// the application's, or not everywhere yet.
-func certificateUnknown(e *entra.Error) bool { return slices.Contains(e.Numbers, 700027) }
 
 // clearLocal removes the keychain item that the note names, and the note.
 func (m *Manager) clearLocal(ctx context.Context, note Pending) error {

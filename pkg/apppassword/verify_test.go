@@ -233,41 +233,13 @@ func TestVerifyWithoutKeychain(t *testing.T) {
 	})
 }
 
-func TestTokenReasons(t *testing.T) {
+func TestTokenOfARemovedSecret(t *testing.T) {
 	f := newFixture(t)
 	c, err := f.Create(t.Context(), f.request("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := c.Record.ID
-	for _, tc := range []struct {
-		name  string
-		fault func(*sandbox.Faults)
-		want  Refused
-	}{
-		{"fine", func(*sandbox.Faults) {}, ""},
-		{"down", func(f *sandbox.Faults) { f.EntraDown = true }, NotAvailable},
-		{"429", func(f *sandbox.Faults) { f.EntraStatus = 429 }, NotAvailable},
-		{"garbage", func(f *sandbox.Faults) { f.EntraGarbage = true }, NotAvailable},
-		{"policy", func(f *sandbox.Faults) { f.ConditionalAccess = true }, TenantRefuses},
-		{"disabled", func(f *sandbox.Faults) { f.AppDisabled = true }, TenantRefuses},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{}; tc.fault(f) })
-			v := f.verifier()
-			if err := v.Load(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			_, err := v.Token(t.Context(), id)
-			if got := reason(t, err); got != tc.want {
-				t.Errorf("token: %q, want %q (%v)", got, tc.want, err)
-			}
-			if got := reason(t, v.Revalidate(t.Context(), id)); got != tc.want {
-				t.Errorf("revalidate: %q, want %q", got, tc.want)
-			}
-		})
-	}
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{} })
 	v := f.verifier()
 	if err := v.Load(t.Context()); err != nil {
 		t.Fatal(err)
