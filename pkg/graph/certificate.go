@@ -133,6 +133,9 @@ func (c *Client) EnsureCertificate(ctx context.Context, appID string, der []byte
 			return c.confirmKey(ctx, b, appID, der, r)
 		}
 		e, ok := errors.AsType[*Error](err)
+		if ok {
+			e.Waited = b.waited
+		}
 		if !ok || ctx.Err() != nil || try >= spreadTries || !e.IsThrottled() && !e.ambiguous() && (!fresh || !e.notSpread()) {
 			return KeyCredential{}, false, err
 		}
@@ -142,7 +145,7 @@ func (c *Client) EnsureCertificate(ctx context.Context, appID string, der []byte
 			c.progress("Microsoft Graph has not taken the certificate; trying again in %s", max(time.Second, wait.Round(time.Second)))
 		}
 		if !b.wait(ctx, wait) {
-			if e.Waited = b.waited; ctx.Err() != nil {
+			if ctx.Err() != nil {
 				e.Err = ended(ctx)
 			}
 			return KeyCredential{}, false, err
