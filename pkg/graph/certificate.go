@@ -111,10 +111,10 @@ func (c *Client) EnsureCertificate(ctx context.Context, appID string, der []byte
 		if i := slices.IndexFunc(keys, is(der)); i >= 0 {
 			return keys[i].KeyCredential, lost, nil
 		}
-		all := make([]json.RawMessage, 0, len(keys)+1)
+		entries := make([]json.RawMessage, 0, len(keys)+1)
 		unknown := &CertificateError{AppID: appID}
 		for _, k := range keys {
-			all = append(all, k.raw)
+			entries = append(entries, k.raw)
 			if len(k.key) == 0 {
 				unknown.KeyIDs = append(unknown.KeyIDs, k.KeyID)
 			}
@@ -122,7 +122,7 @@ func (c *Client) EnsureCertificate(ctx context.Context, appID string, der []byte
 		if unknown.KeyIDs != nil {
 			return KeyCredential{}, false, unknown
 		}
-		body, err := json.Marshal(map[string][]json.RawMessage{"keyCredentials": append(all, entry)})
+		body, err := json.Marshal(map[string][]json.RawMessage{"keyCredentials": append(entries, entry)})
 		if err != nil {
 			return KeyCredential{}, false, fmt.Errorf("encode certificates: %w", err)
 		}

@@ -168,9 +168,10 @@ func (c *Client) EnsurePermissionGrant(ctx context.Context, clientID, resourceID
 	}
 	b := c.budget()
 	var grant PermissionGrant
+	wanted := func(g PermissionGrant) bool { return g.PersonID == "" && strings.EqualFold(g.ResourceID, resourceID) }
 	look := func() (bool, error) {
 		grants, err := c.permissionGrants(ctx, b, clientID)
-		i := slices.IndexFunc(grants, func(g PermissionGrant) bool { return g.PersonID == "" && strings.EqualFold(g.ResourceID, resourceID) })
+		i := slices.IndexFunc(grants, wanted)
 		if i >= 0 {
 			grant = grants[i]
 		}
@@ -199,7 +200,11 @@ func (c *Client) EnsurePermissionGrant(ctx context.Context, clientID, resourceID
 			if err != nil {
 				return err
 			}
-			if grant, err = decodeGrant(resp.body); err != nil {
+			grant, err = decodeGrant(resp.body)
+			if err == nil && !wanted(grant) {
+				err = errors.New("another permission grant than the one asked for")
+			}
+			if err != nil {
 				return r.malformed(resp, err)
 			}
 			return nil

@@ -94,8 +94,9 @@ type Application struct {
 	// ApplicationByUniqueName, ApplicationRegistration and EnsureApplication
 	// give these as well, the other calls do not.
 	Registration   Registration
-	SignInAudience string // AzureADMyOrg: people and programs of this tenant alone
-	Fresh          bool   // made in the last ten minutes: not all of Entra may know it yet
+	SignInAudience string    // AzureADMyOrg: people and programs of this tenant alone
+	Created        time.Time // UTC; zero where Graph has none
+	Fresh          bool      // made in the last ten minutes: not all of Entra may know it yet
 }
 
 // PasswordCredential is a client secret as Graph lists it, without its text.

@@ -44,16 +44,17 @@ type AppManagementPolicy struct {
 	TrustedCAFrom time.Time
 }
 
-// SecretsForbidden says whether an application created at that time may get no
-// client secret. For one that is still to be made, give the time of now.
+// SecretsForbidden says whether an application created at that time
+// (Application.Created) may get no client secret. For one that is still to be
+// made, give the time of now.
 func (p AppManagementPolicy) SecretsForbidden(created time.Time) bool {
-	return p.ForbidsSecrets && created.After(p.ForbidsSecretsFrom)
+	return p.ForbidsSecrets && holds(p.ForbidsSecretsFrom, created)
 }
 
 // SecretLimit is the longest life of a client secret for an application created
 // at that time. 0: no limit.
 func (p AppManagementPolicy) SecretLimit(created time.Time) time.Duration {
-	if !created.After(p.MaxLifetimeFrom) {
+	if !holds(p.MaxLifetimeFrom, created) {
 		return 0
 	}
 	return p.MaxLifetime
@@ -62,7 +63,7 @@ func (p AppManagementPolicy) SecretLimit(created time.Time) time.Duration {
 // CertificateLimit is the longest life of a certificate for an application
 // created at that time. 0: no limit.
 func (p AppManagementPolicy) CertificateLimit(created time.Time) time.Duration {
-	if !created.After(p.MaxKeyLifetimeFrom) {
+	if !holds(p.MaxKeyLifetimeFrom, created) {
 		return 0
 	}
 	return p.MaxKeyLifetime
@@ -71,8 +72,12 @@ func (p AppManagementPolicy) CertificateLimit(created time.Time) time.Duration {
 // SelfSignedForbidden says whether an application created at that time takes
 // certificates of the tenant's trusted authorities alone.
 func (p AppManagementPolicy) SelfSignedForbidden(created time.Time) bool {
-	return p.TrustedCAOnly && created.After(p.TrustedCAFrom)
+	return p.TrustedCAOnly && holds(p.TrustedCAFrom, created)
 }
+
+// holds says whether a restriction for applications created after from holds
+// for one created at that time.
+func holds(from, created time.Time) bool { return from.IsZero() || created.After(from) }
 
 // AppManagementPolicy reads the tenant's default policy, which an application
 // with a policy of its own does not follow. It needs Policy.Read.All; without it

@@ -63,7 +63,7 @@ func TestPolicyByAge(t *testing.T) {
 		created time.Time
 		holds   bool
 	}{
-		{AppManagementPolicy{}, from, false}, {dated, from.Add(-day), false}, {dated, from.Add(day), true}, {always, from.Add(-day), true},
+		{AppManagementPolicy{}, from, false}, {dated, from.Add(-day), false}, {dated, from.Add(day), true}, {always, from.Add(-day), true}, {always, time.Time{}, true},
 	} {
 		limit, keyLimit := time.Duration(0), time.Duration(0)
 		if tt.holds {

@@ -78,7 +78,7 @@ func (c *Client) applicationByUniqueName(ctx context.Context, b *budget, name st
 	if err != nil {
 		return Application{}, err
 	}
-	return c.registered(ctx, b, base, func(app Application) bool { return app.Registration.UniqueName == name })
+	return c.registered(ctx, b, base, func(app Application) bool { return strings.EqualFold(app.Registration.UniqueName, name) })
 }
 
 // ApplicationRegistration reads the app registration with the client id appID as
@@ -157,7 +157,11 @@ func (c *Client) EnsureApplication(ctx context.Context, want Registration) (app 
 	}
 	// Without create-if-missing: where the application has gone since, one with
 	// half of what is wanted would be made.
-	if _, err := c.patch(ctx, b, base, "", patch); err != nil {
+	err = c.untilSpread(ctx, app.Fresh, func() error {
+		_, err := c.patch(ctx, b, base, "", patch)
+		return err
+	})
+	if err != nil {
 		return Application{}, changed, err
 	}
 	app.Registration, app.DisplayName, app.SignInAudience = merged, merged.DisplayName, singleTenant
@@ -169,7 +173,7 @@ func (c *Client) EnsureApplication(ctx context.Context, want Registration) (app 
 func (c *Client) createApplication(ctx context.Context, b *budget, base string, want Registration) (app Application, made bool, err error) {
 	resp, err := c.patch(ctx, b, base, "create-if-missing", patchFor(Application{}, Registration{}.with(want)))
 	if err == nil && resp.status == http.StatusCreated {
-		if app, err := decodeRegistered(resp); err == nil && app.Registration.UniqueName == want.UniqueName {
+		if app, err := decodeRegistered(resp); err == nil && strings.EqualFold(app.Registration.UniqueName, want.UniqueName) {
 			app.Fresh = true
 			return app, true, nil
 		}
@@ -210,6 +214,9 @@ func (c *Client) patch(ctx context.Context, b *budget, base, prefer string, patc
 func (want Registration) check() error {
 	if strings.TrimSpace(want.DisplayName) == "" || utf8.RuneCountInString(want.DisplayName) > 120 {
 		return fmt.Errorf("the name of an application has 1 to 120 characters, not %d", utf8.RuneCountInString(want.DisplayName))
+	}
+	if n := utf8.RuneCountInString(want.Notes); n > 1024 {
+		return fmt.Errorf("the notes of an application have 1024 characters at most, not %d", n)
 	}
 	for _, tag := range want.Tags {
 		if tag == "" || utf8.RuneCountInString(tag) > 256 || strings.ContainsFunc(tag, unicode.IsSpace) {
@@ -363,7 +370,7 @@ func decodeRegistered(resp response) (Application, error) {
 	if err != nil {
 		return Application{}, err
 	}
-	app.Fresh = !created.IsZero() && time.Now().Add(clockAhead(resp.header)).Sub(created) < young
+	app.Created, app.Fresh = created, !created.IsZero() && time.Now().Add(clockAhead(resp.header)).Sub(created) < young
 	app.SignInAudience = deref(w.SignInAudience)
 	app.Registration = Registration{UniqueName: deref(w.UniqueName), DisplayName: app.DisplayName, Tags: w.Tags,
 		PublicRedirects: w.PublicClient.RedirectURIs, FallbackPublic: w.IsFallbackPublicClient != nil && *w.IsFallbackPublicClient, Notes: deref(w.Notes)}

@@ -31,7 +31,7 @@ func (f *tenant) checkApp(t *testing.T, c *Client, app Application, want Registr
 		func() (Application, error) { return c.ApplicationByUniqueName(t.Context(), appName) },
 		func() (Application, error) { return c.ApplicationRegistration(t.Context(), strings.ToUpper(clientID)) },
 	} {
-		if got, err := read(); err != nil || !reflect.DeepEqual(got.Registration, app.Registration) || got.SignInAudience != app.SignInAudience || got.Fresh != app.Fresh {
+		if got, err := read(); err != nil || !reflect.DeepEqual(got.Registration, app.Registration) || got.SignInAudience != app.SignInAudience || got.Fresh != app.Fresh || !got.Created.Equal(app.Created) || got.Created.IsZero() {
 			t.Errorf("reads %+v %v", got, err)
 		}
 	}
@@ -155,6 +155,17 @@ func TestEnsureApplicationFaults(t *testing.T) {
 			t.Errorf("%t %v", changed, err)
 		}
 	})
+	t.Run("made moments ago, not known everywhere", func(t *testing.T) {
+		f := newTenant(t)
+		f.app = newApp(appName, time.Now())
+		f.fail("patch app", late, status(403), late)
+		c := f.serve(t)
+		app, changed, err := c.EnsureApplication(t.Context(), wanted())
+		if err != nil || !changed || len(f.writes()) != 4 {
+			t.Fatalf("%t %v", changed, err)
+		}
+		f.checkApp(t, c, app, written(wanted()))
+	})
 	t.Run("gone before the change", func(t *testing.T) {
 		f := newTenant(t)
 		f.app = newApp(appName, time.Now())
@@ -200,6 +211,7 @@ func TestEnsureApplicationChecks(t *testing.T) {
 		func(r *Registration) { r.DisplayName = strings.Repeat("ä", 121) },
 		func(r *Registration) { r.Tags = []string{"two words"} },
 		func(r *Registration) { r.Tags = []string{""} },
+		func(r *Registration) { r.Notes = strings.Repeat("a", 1025) },
 		func(r *Registration) { r.PublicRedirects = []string{"localhost"} },
 		func(r *Registration) { r.RequiredAccess[0].AppID = "exchange" },
 		func(r *Registration) { r.RequiredAccess[0].Permissions[0].ID = "IMAP.AccessAsApp" },
