@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
 	"slices"
@@ -63,21 +64,27 @@ func (c *credential) replicated(now time.Time, lag time.Duration) bool {
 	return c.removed.IsZero() || now.Before(c.removed.Add(lag))
 }
 
-// person is somebody who can sign in.
+// person is somebody who can sign in, by the user principal name.
 type person struct {
-	objectID, address, name string
-	admin                   bool
+	objectID, upn, address, name string
+	admin                        bool
+	personal                     bool // a Microsoft account, outside of the tenant
 }
 
 func newDirectory(s *Server) directory {
 	d := directory{organizationName: "Contoso", exchangePrincipalID: uuid.NewString()}
-	for i, m := range s.Mailboxes {
+	administrator := true // the first of the tenant's people
+	for _, m := range s.Mailboxes {
 		local, _, _ := strings.Cut(m.Address, "@")
 		name := local
 		if local != "" {
 			name = strings.ToUpper(local[:1]) + local[1:]
 		}
-		d.people = append(d.people, &person{objectID: uuid.NewString(), address: m.Address, name: name, admin: i == 0})
+		d.people = append(d.people, &person{
+			objectID: uuid.NewString(), upn: cmp.Or(m.UPN, m.Address), address: m.Address, name: name,
+			admin: administrator && !m.Personal, personal: m.Personal,
+		})
+		administrator = administrator && m.Personal
 	}
 
 	now := s.Now().UTC().Truncate(time.Second)
@@ -136,8 +143,8 @@ func (d *directory) byObjectID(id string) *application {
 	return d.apps[i]
 }
 
-func (d *directory) personByAddress(address string) *person {
-	i := slices.IndexFunc(d.people, func(p *person) bool { return sameFold(p.address, address) })
+func (d *directory) personByUPN(upn string) *person {
+	i := slices.IndexFunc(d.people, func(p *person) bool { return sameFold(p.upn, upn) })
 	if i < 0 {
 		return nil
 	}

@@ -126,7 +126,7 @@ func (s *Server) serveDevicePage(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveDeviceAnswer takes the answer of the device page: user_code, and either
-// user (an address) with action=accept, or action=decline.
+// user (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveDeviceAnswer(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
@@ -160,7 +160,7 @@ func (s *Server) answerDevice(form url.Values) *oauthError {
 		d.declined = true
 		return nil
 	}
-	if d.person = s.dir.personByAddress(form.Get("user")); d.person == nil {
+	if d.person = s.dir.personByUPN(form.Get("user")); d.person == nil {
 		return &oauthError{number: 50034, text: fmt.Sprintf(
 			"The user account %s does not exist in the %s directory.", printable(form.Get("user")), s.Tenant)}
 	}

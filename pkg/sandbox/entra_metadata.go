@@ -22,7 +22,7 @@ func (s *Server) idToken(g *grant, now time.Time) string {
 	claims := map[string]any{
 		"aud": g.app.clientID, "iss": s.issuer(), "tid": s.Tenant, "ver": "2.0",
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(s.TokenLife).Unix(),
-		"name": g.person.name, "preferred_username": g.person.address,
+		"name": g.person.name, "preferred_username": g.person.upn,
 		"oid": g.person.objectID, "sub": g.person.objectID,
 	}
 	if g.nonce != "" {

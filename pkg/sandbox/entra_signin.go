@@ -112,7 +112,7 @@ func (q *authRequest) check(form url.Values) *oauthError {
 }
 
 // serveSignIn takes the answer of the sign-in page: request, and either user
-// (an address) with action=accept, or action=decline.
+// (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
@@ -124,7 +124,7 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	q := s.entra.requests[form.Get("request")]
-	person := s.dir.personByAddress(form.Get("user"))
+	person := s.dir.personByUPN(form.Get("user"))
 	if q != nil && (form.Get("action") == "decline" || person != nil) {
 		delete(s.entra.requests, form.Get("request"))
 	}

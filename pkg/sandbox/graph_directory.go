@@ -18,7 +18,7 @@ func (c *call) me(string) (*answer, *graphError) {
 	}
 	entity, refusal := c.query.project("user", map[string]any{
 		"id": p.objectID, "displayName": p.name, "givenName": p.name, "surname": nil,
-		"userPrincipalName": p.address, "mail": p.address, "preferredLanguage": nil,
+		"userPrincipalName": p.upn, "mail": p.address, "preferredLanguage": nil,
 		"jobTitle": nil, "mobilePhone": nil, "officeLocation": nil, "businessPhones": []any{},
 	})
 	if refusal != nil {

@@ -39,8 +39,16 @@ import (
 // Mailbox is one mailbox of the sandbox's Exchange, and the person it belongs
 // to in its Entra.
 type Mailbox struct {
-	// Address is the mailbox's address and the person's user principal name.
+	// Address is the mailbox's primary SMTP address: the person's mail in
+	// Graph.
 	Address string
+	// UPN is the person's user principal name, by which they sign in; empty is
+	// Address.
+	UPN string
+	// Personal makes this a personal Microsoft account (Outlook.com), which is
+	// not in the tenant: it signs in at /consumers and /common, to applications
+	// whose audience has such accounts (see PersonalClientID).
+	Personal bool
 	// Messages are put in INBOX, oldest first. Each is a whole RFC 5322
 	// message with CRLF line ends; its bytes come back unchanged.
 	Messages [][]byte
