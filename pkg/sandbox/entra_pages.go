@@ -17,7 +17,7 @@ type pageData struct {
 
 type pagePerson struct {
 	Name, UPN string
-	Suggested     bool
+	Suggested bool
 }
 
 // people are those who can sign in; the one hinted at is marked.

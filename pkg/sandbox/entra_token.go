@@ -126,19 +126,23 @@ func (s *Server) appLocked(form url.Values) (*application, *oauthError) {
 	id := form.Get("client_id")
 	app := s.dir.byClientID(id)
 	switch {
-	case app == nil:
+	case app == nil || !s.replicatedLocked(app.created):
 		return nil, unknownApp(printable(id), s.Tenant)
-	case app == s.dir.mail && s.Faults.NoServicePrincipal:
+	case !s.principalLocked(app):
 		return nil, &oauthError{code: "invalid_client", number: 7000229,
 			text: fmt.Sprintf("The client application %s is missing service principal in the tenant %s. See instructions here: https://go.microsoft.com/fwlink/?linkid=2225119", id, s.Tenant)}
-	case app == s.dir.mail && s.Faults.AppDisabled:
+	case s.disabledLocked(app):
 		return nil, &oauthError{code: "unauthorized_client", number: 7000112,
-			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, app.displayName)}
+			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, printable(app.displayName))}
 	case s.Faults.ConditionalAccess:
-		return nil, &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
-			text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
+		return nil, blockedByPolicy()
 	}
 	return app, nil
+}
+
+func blockedByPolicy() *oauthError {
+	return &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
+		text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
 }
 
 // publicClientLocked is appLocked for the grants of people. All applications
@@ -152,7 +156,7 @@ func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError)
 		return nil, &oauthError{code: "invalid_client", number: 700025,
 			text: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 	}
-	if len(app.redirectURIs) == 0 {
+	if len(app.redirectURIs) == 0 && !app.fallbackPublic {
 		return nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
@@ -203,7 +207,7 @@ func (s *Server) checkClientLocked(form url.Values, now time.Time) (*grant, *oau
 		return nil, &oauthError{code: "invalid_client", number: 7000222,
 			text: fmt.Sprintf("The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate credentials for added security: https://aka.ms/certCreds.", app.clientID)}
 	}
-	sc, refusal := appScope(app, form.Get("scope"))
+	sc, refusal := s.appScopeLocked(form.Get("scope"))
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -224,6 +228,9 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	case t.revoked || s.Faults.RevokeRefreshTokens:
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 50173,
 			text: "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user might have changed or reset their password."}
+	case s.Faults.SignInFrequency:
+		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 70043,
+			text: "The refresh token has expired or is invalid due to sign-in frequency checks by conditional access."}
 	case !now.Before(t.expires):
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 700082,
 			text: "The refresh token has expired due to inactivity."}
@@ -232,7 +239,7 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	if form.Has("scope") {
 		asked = form.Get("scope")
 	}
-	sc, refusal := delegatedScope(app, asked)
+	sc, refusal := s.delegatedScopeLocked(app, asked, t.person)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -269,7 +276,7 @@ func (s *Server) issue(g *grant) tokenAnswer {
 	s.entra.tokens[a.AccessToken] = t
 	s.entra.issued[g.kind]++
 	if g.person == nil {
-		t.roles = g.app.roles[g.scope.resource]
+		t.roles = s.rolesLocked(g.app, g.scope.resource)
 		return a
 	}
 	t.scopes = g.scope.names

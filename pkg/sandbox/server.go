@@ -241,7 +241,9 @@ func (s *Server) prepare() error {
 	if s.certs, err = newCertificates(s.Now()); err != nil {
 		return err
 	}
-	s.dir = newDirectory(s)
+	if s.dir, err = newDirectory(s); err != nil {
+		return err
+	}
 	s.exchange, err = newExchange(s)
 	return err
 }
