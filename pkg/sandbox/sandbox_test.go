@@ -129,6 +129,17 @@ func newPassword(t *testing.T, s *Server, bearer, name string) (keyID, secret st
 	return r.body["keyId"].(string), r.body["secretText"].(string)
 }
 
+// setRoles leaves an application these permissions of Exchange alone.
+func setRoles(t *testing.T, s *Server, a *application, roles ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.assignments = nil
+	if err := s.dir.assign(a, s.dir.exchange, a.created, roles...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func graphCode(r response) string {
 	e, _ := r.body["error"].(map[string]any)
 	code, _ := e["code"].(string)

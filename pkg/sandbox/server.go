@@ -22,6 +22,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -103,7 +104,15 @@ type Server struct {
 	ForgetSent bool
 	// AdminRoles are the Graph application permissions of AdminClient (nil:
 	// Application.ReadWrite.OwnedBy alone).
+	//
+	// Setting an application up takes Application.ReadWrite.OwnedBy (register
+	// it and its service principal), AppRoleAssignment.ReadWrite.All together
+	// with Application.Read.All (grant roles), and
+	// DelegatedPermissionGrant.ReadWrite.All (consent for people).
 	AdminRoles []string
+	// OIDCSubject is the subject of the tokens that GitHubOIDC gives (empty:
+	// "repo:contoso/mail:ref:refs/heads/main").
+	OIDCSubject string
 
 	// TokenLife is the life of an access token (0: 3599 s), RefreshTokenLife
 	// that of an unused refresh token (0: 90 days), DeviceCodeLife that of a
@@ -130,6 +139,9 @@ type Server struct {
 	authority, graphURL          string
 	imapAddr, pop3Addr, smtpAddr string
 	idKey                        *ecdsa.PrivateKey
+	oidcKey                      func() *rsa.PrivateKey // made when first needed
+	oidcRequestToken             string
+	identityHeader               string
 	certs                        certificates
 	exchange                     *exchange
 	closing                      chan struct{}
@@ -244,10 +256,21 @@ func (s *Server) prepare() error {
 	if s.idKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return err
 	}
+	s.oidcKey = sync.OnceValue(func() *rsa.PrivateKey {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil { // never, with a key of this size
+			panic(err)
+		}
+		return key
+	})
+	s.oidcRequestToken, s.identityHeader = newToken(200, 300), newToken(32, 33)
+	s.OIDCSubject = cmp.Or(s.OIDCSubject, "repo:contoso/mail:ref:refs/heads/main")
 	if s.certs, err = newCertificates(s.Now()); err != nil {
 		return err
 	}
-	s.dir = newDirectory(s)
+	if s.dir, err = newDirectory(s); err != nil {
+		return err
+	}
 	s.exchange, err = newExchange(s)
 	return err
 }
