@@ -86,7 +86,7 @@ type fixture struct {
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	srv := &sandbox.Server{AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
+	srv := &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{sandbox: srv, keychain: &memory{}}
 	f.Manager = &Manager{
 		Profile: config.Profile{Name: "work", Tenant: srv.Tenant, ClientID: client, Keychain: "file",
-			Cloud: config.Cloud{ExchangeResource: "https://outlook.office365.com"}},
+			Cloud: config.Cloud{Name: "lab", ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com"}},
 		Graph: &graph.Client{BaseURL: srv.Graph(), Token: token, Pause: time.Millisecond, ConfirmWait: 5 * time.Second},
 		Entra: &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant, MaxWait: -1}, Registry: Registry{Dir: t.TempDir()},
 		Keychains: func(kind string) (secret.Keychain, error) {
@@ -247,7 +247,7 @@ func TestWaitForEntraEnds(t *testing.T) {
 	f.WaitLimit = 30 * time.Millisecond
 	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.EntraStatus = 500 })
 	f.Graph.Token = func(context.Context) (secret.Text, error) { return secret.Text{}, errors.New("not asked") }
-	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}
@@ -264,7 +264,7 @@ func TestWaitForSilentEntraEnds(t *testing.T) {
 	f := newFixture(t)
 	f.WaitLimit = 50 * time.Millisecond
 	f.Entra.Authority = silent.URL
-	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}

@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,11 @@ type Request struct {
 	Allow     []string
 	Networks  []netip.Prefix
 	Expires   time.Time
+	// Backing is what is to stand behind it: secret, user or certificate;
+	// empty: what the profile has. It has no meaning for a decoy.
+	Backing string
+	// CertificateAlg is that of [Record].
+	CertificateAlg string
 	// ReadOnly, From, MaxPerHour, LoginName and Decoy are those of [Record].
 	// A decoy may have no end: its Expires may be zero.
 	ReadOnly   bool
@@ -41,7 +47,8 @@ type Request struct {
 	// ExpiresAsked tells that the person chose Expires: it is then kept or
 	// refused, never shortened to what the tenant's policy allows.
 	ExpiresAsked bool
-	// NoWait leaves out waiting for Entra to accept the new secret.
+	// NoWait leaves out waiting for Entra to accept the new secret; Entra is not
+	// asked for a token then, whatever the backing.
 	NoWait bool
 }
 
@@ -78,6 +85,11 @@ func (req *Request) check(now time.Time) error {
 	}
 	if !req.Expires.After(now) && !(req.Decoy && req.Expires.IsZero()) {
 		return &InvalidError{Field: "expiry", Value: req.Expires.Format(time.RFC3339), Problem: "is in the past"}
+	}
+	switch req.Backing {
+	case BackingSecret, BackingUser, BackingCertificate:
+	default:
+		return &InvalidError{Field: "backing", Value: req.Backing, Problem: "is none of secret, user, certificate"}
 	}
 	return req.checkLimits()
 }
@@ -120,16 +132,19 @@ func (m *Manager) record(req Request) Record {
 	}
 }
 
-// Create makes an app password with a client secret of its own behind it:
+// Create makes an app password. With a client secret of its own behind it:
 //
 //	token for Graph → addPassword → Entra accepts the secret → keychain →
 //	registry
 //
-// A decoy needs neither Graph nor Entra. What a failing step leaves is undone. Errors: [*InvalidError] and
-// [*NameTakenError] before Graph is asked to change anything, [*PolicyError],
-// [*UnusableError], [*LeftBehindError] with the key id that could not be
-// removed, and what graph, entra and secret return.
+// With a person's sign-in or a certificate behind it Graph is not asked, only
+// Entra, for a token; a decoy needs neither. What a failing step leaves is
+// undone. Errors: [*InvalidError] and [*NameTakenError] before Graph is asked to
+// change anything, [*PolicyError], [*UnusableError], [*LeftBehindError] with the
+// key id that could not be removed, [*SignInError] and [*ScopeError] of a
+// sign-in, [*CertificateError], and what graph, entra and secret return.
 func (m *Manager) Create(ctx context.Context, req Request) (created Created, err error) {
+	req.Backing = cmp.Or(req.Backing, m.Profile.Backing, BackingSecret)
 	if err := req.check(m.now()); err != nil {
 		return Created{}, err
 	}
@@ -142,8 +157,8 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	defer unlock()
-	if req.Decoy {
-		return m.createDecoy(ctx, req)
+	if req.Decoy || req.Backing != BackingSecret {
+		return m.createLocal(ctx, req)
 	}
 	if err := m.checkFree(ctx, req.Name); err != nil {
 		return Created{}, err
@@ -171,7 +186,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	if !req.NoWait {
-		if rec.Verified, err = m.waitAccepted(ctx, clientSecret); err != nil {
+		if rec.Verified, err = m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
 			return Created{}, err
 		}
 	}
@@ -313,11 +328,33 @@ func nextShorter(asked, limit time.Duration) time.Duration {
 	return 0
 }
 
-// waitAccepted polls the token endpoint until Entra takes the new secret. It
-// tells false when the time is over: the credential is good, only slow to
-// arrive everywhere. A refusal that waiting does not mend is an
-// [*UnusableError].
-func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (bool, error) {
+// awaited is a credential that Entra may not know yet.
+type awaited struct {
+	name string // in messages: "the new secret"
+	get  func(context.Context) error
+	// late holds for refusals that time may mend.
+	late func(*entra.Error) bool
+	// own credentials were made here a moment ago: when the time is over, they
+	// are only slow to arrive everywhere.
+	own     bool
+	backing string
+}
+
+func (m *Manager) newSecret(clientSecret secret.Text) awaited {
+	return awaited{
+		name: "the new secret", own: true, backing: BackingSecret,
+		late: func(e *entra.Error) bool { return e.Kind() == entra.Refused },
+		get: func(ctx context.Context) error {
+			_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
+			return err
+		},
+	}
+}
+
+// waitAccepted polls the token endpoint until Entra takes the credential. It
+// tells false when the time is over and nothing speaks against the credential.
+// A refusal that waiting does not mend is an [*UnusableError].
+func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) {
 	limit, step := m.WaitLimit, m.WaitStep
 	if limit == 0 {
 		limit = 2 * time.Minute
@@ -329,8 +366,8 @@ func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (b
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		m.progress("waiting for Entra to accept the new secret")
-		_, err := m.Entra.ClientSecret(limited, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
+		m.progress("waiting for Entra to accept %s", cred.name)
+		err := cred.get(limited)
 		if err == nil {
 			return true, nil
 		}
@@ -338,18 +375,21 @@ func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (b
 			return false, ctx.Err()
 		}
 		pause := step
+		late := false
 		if ee, ok := errors.AsType[*entra.Error](err); ok {
-			switch ee.Kind() {
-			case entra.Refused, entra.Unavailable: // not there yet, or not reachable: both pass
-			default:
-				return false, &UnusableError{Err: err}
+			late = cred.late(ee)
+			if !late && ee.Kind() != entra.Unavailable {
+				return false, &UnusableError{Backing: cred.backing, Err: err}
 			}
 			pause = max(step, ee.RetryAfter)
 		} else if limited.Err() == nil {
 			return false, err
 		}
 		if limited.Err() != nil || time.Since(start)+pause > limit {
-			m.warn("entra does not accept the new secret yet (%v)", err)
+			if late && !cred.own {
+				return false, &UnusableError{Backing: cred.backing, Err: err}
+			}
+			m.warn("entra does not accept %s yet (%v)", cred.name, err)
 			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
 			return false, nil
 		}

@@ -201,6 +201,9 @@ func adviseAppPassword(err error) (advice, bool) {
 		if e.Field == "mailbox" && e.Value == "" {
 			hint = "add --mailbox alice@contoso.com, or mailbox = \"…\" to the profile"
 		}
+		if e.Field == "backing" {
+			hint = "o365pw create --backing secret …"
+		}
 		if e.Needs != "" {
 			hint = "allow it: --allow " + e.Needs + ", or --allow imap," + e.Needs
 		}
@@ -218,7 +221,7 @@ func adviseAppPassword(err error) (advice, bool) {
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
 		case e.ForbidsSecrets:
-			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); --backing certificate, which needs no client secret, is not in this version yet"}, true
+			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); or use one without a client secret: --backing certificate"}, true
 		case e.Max > 0:
 			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
 		}
@@ -227,6 +230,15 @@ func adviseAppPassword(err error) (advice, bool) {
 			hint = "ask for less, such as --expires " + apppassword.Days(e.Shorter+time.Minute) + ", or " + hint
 		}
 		return advice{refused, hint}, true
+	}
+	if _, ok := errors.AsType[*apppassword.SignInError](err); ok {
+		return advice{signInRequired, "o365pw login"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.ScopeError](err); ok {
+		return advice{signInRequired, "sign in again and consent to it: o365pw login; or leave " + e.Protocol + " out: --allow …"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.CertificateError](err); ok {
+		return adviseCertificate(e), true
 	}
 	if e, ok := errors.AsType[*apppassword.UnusableError](err); ok {
 		a := advise(e.Err)
@@ -249,6 +261,19 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
 	}
 	return advice{}, false
+}
+
+func adviseCertificate(e *apppassword.CertificateError) advice {
+	if ue, ok := errors.AsType[*secret.UnavailableError](e.Err); ok {
+		return advice{failed, keychainHint(ue)}
+	}
+	switch {
+	case !e.Expired.IsZero():
+		return advice{signInRequired, "make a new certificate and add it to the application: o365pw setup"}
+	case e.Missing() && e.File == "":
+		return advice{wrongUsage, "make one and add it to the application: o365pw setup; or name a PEM file in the profile: certificate = \"…\""}
+	}
+	return advice{wrongUsage, "check certificate in the profile: it names a PEM file with an RSA key and its certificate"}
 }
 
 func adviseGraph(e *graph.Error) advice {

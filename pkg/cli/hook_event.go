@@ -94,14 +94,21 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 	return v
 }
 
-func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
+func signInEvent(e gateway.Event, cause error) hookEvent {
 	v := eventOf("sign-in-required", e)
-	v.Number = cause.Number()
+	if ee, ok := findEntra(cause); ok {
+		v.Number = ee.Number()
+	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
 	x, ok := entra.Explain(v.Number)
+	if !ok && isSignInRequired(cause) {
+		v.Mover, v.Fix = "you", "run: o365pw login"
+		v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, printable(cause.Error()), v.Mover, v.Fix)
+		return v
+	}
 	if !ok {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v
@@ -110,6 +117,13 @@ func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
 	v.Fix = strings.NewReplacer("NAME", asArgument(v.AppPassword)).Replace(x.Fix)
 	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
 	return v
+}
+
+// isSignInRequired tells whether signing in again is all that is to be done.
+func isSignInRequired(cause error) bool {
+	ee, ok := findEntra(cause)
+	_, none := errors.AsType[*apppassword.SignInError](cause)
+	return none || ok && ee.Kind() == entra.SignInRequired
 }
 
 func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }
