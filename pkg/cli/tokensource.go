@@ -73,6 +73,10 @@ func (t *tokenSource) scoped(ctx context.Context, key, scope string) (secret.Tex
 	tok, err := t.cache.Token(ctx, key, func(ctx context.Context) (entra.Token, error) {
 		t.a.progress.set("signing in")
 		if !unattended {
+			if t.a.Getenv("AZURE_CLIENT_ID") != "" {
+				// A CI secret that is missing or empty looks like this.
+				t.a.warn("AZURE_CLIENT_ID is set, but nothing that goes with it (AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE): the sign-in of login is used")
+			}
 			return t.refresh(ctx, scope)
 		}
 		tok, err := u.token(ctx, t.s)
@@ -84,11 +88,16 @@ func (t *tokenSource) scoped(ctx context.Context, key, scope string) (secret.Tex
 	return tok.Access, err
 }
 
+// signedIn gives a token by the sign-in that login left, whatever else is set.
+func (t *tokenSource) signedIn(ctx context.Context) (secret.Text, error) {
+	tok, err := t.cache.Token(ctx, "graph", func(ctx context.Context) (entra.Token, error) {
+		t.a.progress.set("signing in")
+		return t.refresh(ctx, t.s.graphScope())
+	})
+	return tok.Access, err
+}
+
 func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, error) {
-	if t.a.Getenv("AZURE_CLIENT_ID") != "" {
-		// A CI secret that is missing or empty looks like this.
-		t.a.warn("AZURE_CLIENT_ID is set, but nothing that goes with it (AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE): the sign-in of login is used")
-	}
 	if t.s.stateDir == "" {
 		return entra.Token{}, &signInError{} // nowhere to lock, and no home to have signed in from
 	}

@@ -93,6 +93,7 @@ type Token struct {
 type Identity struct {
 	Name     string // "Alice Example"
 	Username string // preferred_username; the address as a rule, and not a key
+	Email    string // email; empty as a rule, and no proof that it is theirs
 	ObjectID string // oid
 	TenantID string // tid
 }
@@ -171,7 +172,9 @@ func hostOf(address string) string {
 
 // withSignInScopes adds to scope what every sign-in of a person asks for: a
 // refresh token (offline_access) and an ID token with a name (openid profile).
-// Refreshing asks again, or the next refresh token may not come.
+// Refreshing asks again, or the next refresh token may not come. email is not
+// among them: it would be one more permission to consent to, which sign-ins
+// and administrators' grants from before do not have.
 func withSignInScopes(scope string) []string {
 	scopes := strings.Fields(scope)
 	for _, s := range []string{"openid", "profile", "offline_access"} {
