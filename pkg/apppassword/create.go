@@ -14,8 +14,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/o365pw/o365pw/pkg/config"
-	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -35,8 +33,6 @@ type Request struct {
 	// Backing is what is to stand behind it: secret, user or certificate;
 	// empty: what the profile has. It has no meaning for a decoy.
 	Backing string
-	// CertificateAlg is that of [Record].
-	CertificateAlg string
 	// ReadOnly, From, MaxPerHour, LoginName and Decoy are those of [Record].
 	// A decoy may have no end: its Expires may be zero.
 	ReadOnly   bool
@@ -327,82 +323,6 @@ func nextShorter(asked, limit time.Duration) time.Duration {
 	}
 	return 0
 }
-
-// awaited is a credential that Entra may not know yet.
-type awaited struct {
-	name string // in messages: "the new secret"
-	get  func(context.Context) error
-	// late holds for refusals that time may mend.
-	late func(*entra.Error) bool
-	// own credentials were made here a moment ago: when the time is over, they
-	// are only slow to arrive everywhere.
-	own     bool
-	backing string
-}
-
-func (m *Manager) newSecret(clientSecret secret.Text) awaited {
-	return awaited{
-		name: "the new secret", own: true, backing: BackingSecret,
-		late: func(e *entra.Error) bool { return e.Kind() == entra.Refused },
-		get: func(ctx context.Context) error {
-			_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
-			return err
-		},
-	}
-}
-
-// waitAccepted polls the token endpoint until Entra takes the credential. It
-// tells false when the time is over and nothing speaks against the credential.
-// A refusal that waiting does not mend is an [*UnusableError].
-func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) {
-	limit, step := m.WaitLimit, m.WaitStep
-	if limit == 0 {
-		limit = 2 * time.Minute
-	}
-	if step == 0 {
-		step = time.Second
-	}
-	start := time.Now()
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
-		m.progress("waiting for Entra to accept %s", cred.name)
-		err := cred.get(limited)
-		if err == nil {
-			return true, nil
-		}
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		pause := step
-		late := false
-		if ee, ok := errors.AsType[*entra.Error](err); ok {
-			late = cred.late(ee)
-			if !late && ee.Kind() != entra.Unavailable {
-				return false, &UnusableError{Backing: cred.backing, Err: err}
-			}
-			pause = max(step, ee.RetryAfter)
-		} else if limited.Err() == nil {
-			return false, err
-		}
-		if limited.Err() != nil || time.Since(start)+pause > limit {
-			if late && !cred.own {
-				return false, &UnusableError{Backing: cred.backing, Err: err}
-			}
-			m.warn("entra does not accept %s yet (%v)", cred.name, err)
-			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
-			return false, nil
-		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(pause):
-		}
-		step = min(step*3/2, 10*time.Second)
-	}
-}
-
-func exchangeScope(c config.Cloud) string { return c.ExchangeResource + "/.default" }
 
 // undo removes what a create made before err stopped it.
 func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err error) error {

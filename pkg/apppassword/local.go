@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -40,7 +39,7 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (created Created
 	} else {
 		note.Backing = rec.Backing
 	}
-	prove, err := m.stand(ctx, req, &rec)
+	prove, err := m.stand(ctx, &rec)
 	if err != nil {
 		return Created{}, err
 	}
@@ -85,7 +84,7 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (created Created
 
 // stand finds what is to stand behind the app password and puts it into the
 // record. prove gets a token by it; nil: there is nothing to prove.
-func (m *Manager) stand(ctx context.Context, req Request, rec *Record) (prove func(context.Context) (bool, error), err error) {
+func (m *Manager) stand(ctx context.Context, rec *Record) (prove func(context.Context) (bool, error), err error) {
 	switch rec.Backing {
 	case BackingUser:
 		si, ok, err := m.SignInOf()
@@ -103,7 +102,7 @@ func (m *Manager) stand(ctx context.Context, req Request, rec *Record) (prove fu
 		rec.SignIn = si.ID
 		return m.proveSignIn, nil
 	case BackingCertificate:
-		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, req.CertificateAlg
+		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, m.Profile.AssertionAlgorithm
 		cert, err := m.certificate(ctx, *rec)
 		if err != nil {
 			return nil, err
@@ -140,22 +139,6 @@ func (m *Manager) certificate(ctx context.Context, rec Record) (entra.Certificat
 	}
 	return cert, err
 }
-
-// newCertificate may have been added to the application a moment ago. Whether
-// it ever was, nobody here knows.
-func (m *Manager) newCertificate(cert entra.Certificate, rec Record) awaited {
-	return awaited{
-		name: "the certificate", backing: BackingCertificate, late: certificateUnknown,
-		get: func(ctx context.Context) error {
-			_, err := m.Entra.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, m.now), exchangeScope(m.Profile.Cloud))
-			return err
-		},
-	}
-}
-
-// certificateUnknown holds for the refusal of a certificate that is not among
-// the application's, or not everywhere yet.
-func certificateUnknown(e *entra.Error) bool { return slices.Contains(e.Numbers, 700027) }
 
 // clearLocal removes the keychain item that the note names, and the note.
 func (m *Manager) clearLocal(ctx context.Context, note Pending) error {

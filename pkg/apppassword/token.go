@@ -188,3 +188,5 @@ func refusedByEntra(rec Record, now time.Time, err error) error {
 	}
 	return refuse(TenantRefuses)
 }
+
+func exchangeScope(c config.Cloud) string { return c.ExchangeResource + "/.default" }
