@@ -50,7 +50,7 @@ type statusSignIn struct {
 	Username string     `json:"username"`
 	Since    *time.Time `json:"since"`
 	OK       bool       `json:"ok"`
-	Ended    bool       `json:"ended"` // it was refused: sign in again
+	Ended    bool       `json:"ended"`         // it was refused: sign in again
 	Why      string     `json:"why,omitempty"` // what Entra said then
 }
 
