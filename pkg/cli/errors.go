@@ -69,13 +69,34 @@ func (e *signInError) Unwrap() error { return e.err }
 
 // unattendedError is a refusal of the credentials in the environment, which
 // are not those of an app password.
-type unattendedError struct{ err error }
+type unattendedError struct {
+	by  signInKind
+	err error
+}
 
 func (e *unattendedError) Error() string {
-	return fmt.Sprintf("sign in with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: %v", e.err)
+	with := string(e.by)
+	switch e.by {
+	case byClientSecret, byCertificate, byTokenFile, byGitHub:
+		with = "AZURE_CLIENT_ID and " + with
+	}
+	return fmt.Sprintf("sign in with %s: %v", with, e.err)
 }
 
 func (e *unattendedError) Unwrap() error { return e.err }
+
+// refusedHint is what to look at where Entra does not take the credential.
+func (e *unattendedError) refusedHint() string {
+	switch e.by {
+	case byClientSecret:
+		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+	case byCertificate:
+		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
+	case byTokenFile, byGitHub:
+		return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	}
+	return ""
+}
 
 // failedError ends a command whose failures have been told one by one, or that
 // needs no more words.
@@ -131,13 +152,21 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*config.Error](err); ok {
 		return advice{wrongUsage, e.Hint}
 	}
+	if e, ok := errors.AsType[*azureCLIError](err); ok {
+		return adviseAzureCLI(e)
+	}
+	if e, ok := errors.AsType[*deviceCodeError](err); ok {
+		a := advise(e.err)
+		a.hint = "the tenant may block device codes alone: o365pw login, or on a machine without a browser o365pw login --paste; " + a.hint
+		return a
+	}
 	if _, ok := errors.AsType[*signInError](err); ok {
 		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
 	}
 	if e, ok := errors.AsType[*unattendedError](err); ok {
 		a := advise(e.err)
-		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused {
-			a.hint = "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused && e.refusedHint() != "" {
+			a.hint = e.refusedHint()
 		}
 		return a
 	}
@@ -274,6 +303,18 @@ func adviseCertificate(e *apppassword.CertificateError) advice {
 		return advice{wrongUsage, "make one and add it to the application: o365pw setup; or name a PEM file in the profile: certificate = \"…\""}
 	}
 	return advice{wrongUsage, "check certificate in the profile: it names a PEM file with an RSA key and its certificate"}
+}
+
+func adviseAzureCLI(e *azureCLIError) advice {
+	switch {
+	case e.missing:
+		return advice{wrongUsage, "install it (https://aka.ms/azure-cli), or leave it out: o365pw login"}
+	case e.signIn:
+		return advice{signInRequired, "az login --allow-no-subscriptions --tenant " + shellQuote(e.tenant)}
+	case errors.Is(e.err, context.DeadlineExceeded):
+		return advice{unavailable, "see whether az answers: az account show"}
+	}
+	return advice{signInRequired, "see whether az works by itself: az account get-access-token --tenant " + shellQuote(e.tenant)}
 }
 
 func adviseGraph(e *graph.Error) advice {
