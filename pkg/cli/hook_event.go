@@ -57,6 +57,7 @@ var refusedMessages = map[gateway.Reason]string{
 	gateway.Expired:            "the app password has expired; make a new one and put it into the mail program (o365pw create)",
 	gateway.Revoked:            "the app password was revoked; take it out of the mail program, or make a new one (o365pw create)",
 	gateway.Unavailable:        "Entra or the mail server could not be asked, or too many sign-ins have failed; wait, and look at the gateway's log if it goes on",
+	gateway.SignInRequired:     "the sign-in behind the app password has ended, and the password itself is still good; sign in again (o365pw login), as the gateway's user, and leave the mail program as it is",
 	gateway.Policy:             "the app password is right, but the organisation does not let it in; its administrator's move: the gateway's log has the cause",
 }
 
@@ -94,8 +95,16 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 	return v
 }
 
+// signInEvent tells that what stands behind an app password is no longer
+// accepted. cause is nil where Entra was not asked: there is no sign-in any more
+// to ask with.
 func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
 	v := eventOf("sign-in-required", e)
+	if cause == nil {
+		v.Mover, v.Fix = "you", "o365pw login"
+		v.Message = fmt.Sprintf("The sign-in behind the app password %q has ended. To mend it (%s): %s.", v.AppPassword, v.Mover, v.Fix)
+		return v
+	}
 	v.Number = cause.Number()
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {

@@ -102,13 +102,19 @@ func (h *hooks) observe(e gateway.Event) {
 }
 
 // needsSignIn tells whether the event means that Entra no longer accepts
-// what stands behind an app password.
+// what stands behind an app password. Its error is nil where Entra was not asked.
 func needsSignIn(e gateway.Event) (*entra.Error, bool) {
-	if e.Grant.ID == "" || e.Reason != gateway.Revoked && e.Reason != gateway.Policy {
+	if e.Grant.ID == "" {
 		return nil, false
 	}
-	ee, ok := findEntra(e.Cause)
-	return ee, ok && ee.Kind() != entra.Unavailable
+	ee, asked := findEntra(e.Cause)
+	switch e.Reason {
+	case gateway.SignInRequired:
+		return ee, true
+	case gateway.Revoked, gateway.Policy:
+		return ee, asked && ee.Kind() != entra.Unavailable
+	}
+	return nil, false
 }
 
 func (h *hooks) signInRequired(e gateway.Event, cause *entra.Error) {
