@@ -52,7 +52,8 @@ func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protoc
 	g := gateway.Grant{
 		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
 		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(),
-		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
+		Delegated: rec.Backing == "user",
+		ReadOnly:  rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
 	}
 	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
