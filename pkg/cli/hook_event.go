@@ -57,6 +57,7 @@ var refusedMessages = map[gateway.Reason]string{
 	gateway.Expired:            "the app password has expired; make a new one and put it into the mail program (o365pw create)",
 	gateway.Revoked:            "the app password was revoked; take it out of the mail program, or make a new one (o365pw create)",
 	gateway.Unavailable:        "Entra or the mail server could not be asked, or too many sign-ins have failed; wait, and look at the gateway's log if it goes on",
+	gateway.SignInRequired:     "the sign-in behind the app password has ended, and the password itself is still good; sign in again (o365pw login), as the gateway's user, and leave the mail program as it is",
 	gateway.Policy:             "the app password is right, but the organisation does not let it in; its administrator's move: the gateway's log has the cause",
 }
 
@@ -99,16 +100,16 @@ func signInEvent(e gateway.Event, cause error) hookEvent {
 	if ee, ok := findEntra(cause); ok {
 		v.Number = ee.Number()
 	}
+	if e.Reason == gateway.SignInRequired {
+		v.Mover, v.Fix = "you", "o365pw login"
+		v.Message = fmt.Sprintf("The sign-in behind the app password %q has ended: %s. To mend it (%s): %s.", v.AppPassword, printable(cause.Error()), v.Mover, v.Fix)
+		return v
+	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
 	x, ok := entra.Explain(v.Number)
-	if !ok && isSignInRequired(cause) {
-		v.Mover, v.Fix = "you", "run: o365pw login"
-		v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, printable(cause.Error()), v.Mover, v.Fix)
-		return v
-	}
 	if !ok {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v
@@ -117,13 +118,6 @@ func signInEvent(e gateway.Event, cause error) hookEvent {
 	v.Fix = strings.NewReplacer("NAME", asArgument(v.AppPassword)).Replace(x.Fix)
 	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
 	return v
-}
-
-// isSignInRequired tells whether signing in again is all that is to be done.
-func isSignInRequired(cause error) bool {
-	ee, ok := findEntra(cause)
-	_, none := errors.AsType[*apppassword.SignInError](cause)
-	return none || ok && ee.Kind() == entra.SignInRequired
 }
 
 func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }
