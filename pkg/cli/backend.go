@@ -13,6 +13,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -152,7 +153,7 @@ func refusal(err error) error {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok {
-		if x, ok := entra.Explain(ee.Number()); ok {
+		if x, ok := explain.AADSTS(ee.Number()); ok {
 			r.Err = fmt.Errorf("%w; to mend it (%s): %s", r.Err, x.Mover, x.Fix)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -269,7 +270,7 @@ func adviseGraph(e *graph.Error) advice {
 
 func adviseEntra(e *entra.Error) advice {
 	var hint string
-	if x, ok := entra.Explain(e.Number()); ok {
+	if x, ok := explain.AADSTS(e.Number()); ok {
 		hint = x.Fix
 	}
 	switch e.Kind() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 )
 
@@ -101,7 +102,7 @@ func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
-	x, ok := entra.Explain(v.Number)
+	x, ok := explain.AADSTS(v.Number)
 	if !ok {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v

@@ -1,38 +1,26 @@
-package entra
+package explain
 
-import "slices"
+import (
+	"slices"
+	"strconv"
+)
 
-// Explanation is help for an AADSTS number, in texts that fit one line.
-type Explanation struct {
-	Number int
-	Cause  string // what is wrong
-	Fix    string // what to run or to set; CLIENT_ID, TENANT, ADDRESS and NAME are to be filled in
-	Mover  string // whose move it is: "you", "administrator", "Microsoft" or "o365pw" (a fault of this program)
-}
-
-// Explain gives help for an AADSTS number (see [Error.Number]); ok is false
-// for one that is not in the table.
+// AADSTS explains an error number of Entra's, which error_codes and the text
+// of error_description give.
 //
 // Causes are from
 // https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 // and, where a number is missing there, from what Entra answers.
-func Explain(number int) (explanation Explanation, ok bool) {
-	for _, x := range explanations {
+func AADSTS(number int) (Explanation, bool) {
+	for _, x := range aadsts {
 		if slices.Contains(x.numbers, number) {
-			return Explanation{number, x.cause, x.fix, x.mover}, true
+			return Explanation{Code: "AADSTS" + strconv.Itoa(number), Kind: Entra, Cause: x.cause, Fix: x.fix, Mover: x.mover}, true
 		}
 	}
 	return Explanation{}, false
 }
 
-const (
-	you           = "you"
-	administrator = "administrator"
-	microsoft     = "Microsoft"
-	ourselves     = "o365pw"
-)
-
-var explanations = []struct {
+var aadsts = []struct {
 	numbers           []int
 	cause, fix, mover string
 }{
