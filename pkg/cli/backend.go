@@ -13,7 +13,6 @@ import (
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
-	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -153,7 +152,8 @@ func refusal(err error) error {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok {
-		if x, ok := explain.AADSTS(ee.Number()); ok {
+		if x, ok := explainEntra(ee); ok {
+			x = x.Fill(recordValues(re.Record))
 			r.Err = fmt.Errorf("%w; to mend it (%s): %s", r.Err, x.Mover, x.Fix)
 		}
 	}

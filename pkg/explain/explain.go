@@ -147,6 +147,7 @@ type Placeholder struct {
 var placeholders = []Placeholder{
 	{"OBJECT_ID", "the object id of the enterprise application, not of the app registration: az ad sp show --id CLIENT_ID --query id -o tsv"},
 	{"CLIENT_ID", "the application's client id: client_id in the profile; in Entra on its page Overview"},
+	{"OWNER_ID", "the object id of whoever signs in: az ad signed-in-user show --query id -o tsv; of an application: az ad sp show --id its client id --query id -o tsv"},
 	{"TENANT", "the tenant's domain or GUID: tenant in the profile"},
 	{"ADDRESS", "the mailbox's address"},
 	{"OTHER_ADDRESS", "the address in From"},
@@ -168,6 +169,9 @@ var placeholder = func() *regexp.Regexp {
 func FillText(text string, values map[string]string) string {
 	return placeholder.ReplaceAllStringFunc(text, func(name string) string { return cmp.Or(values[name], name) })
 }
+
+// HasPlaceholders tells whether a text holds any.
+func HasPlaceholders(text string) bool { return placeholder.MatchString(text) }
 
 // Fill is [FillText] for all fixes.
 func (x Explanation) Fill(values map[string]string) Explanation {

@@ -62,6 +62,9 @@ var gateway = []entry{
 	{kind: OfGateway, codes: []string{"protocol-not-allowed"}, says: []string{"protocol-not-allowed", "this app password may not be used for this protocol"}, remedies: []Remedy{wrongProtocol}},
 	{kind: OfGateway, codes: []string{"network-not-allowed"}, says: []string{"network-not-allowed", "this app password may not be used from this network"}, remedies: []Remedy{wrongNetwork}},
 	{kind: OfGateway, codes: []string{"CONTACTADMIN", "policy"}, says: []string{}, weakly: []string{"contactadmin", "reason=policy", "the organisation does not let it in"}, source: imapCodes, remedies: []Remedy{policy}},
+	{kind: OfGateway, codes: []string{"sign-in-required"}, says: []string{"the sign-in behind this app password has ended"}, weakly: []string{"reason=sign-in-required"}, remedies: []Remedy{
+		{"the person's own sign-in, which the app password stands on, has ended",
+			"run: o365pw login", You}}},
 	{kind: OfGateway, codes: []string{"UNAVAILABLE"}, says: []string{"the mail server cannot be reached for now"}, weakly: []string{"[unavailable]", "reason=unavailable"}, source: imapCodes, remedies: []Remedy{notReached}},
 	{kind: OfGateway, codes: []string{"asks for a pause"}, says: []string{"the mail server asks for a pause"}, remedies: []Remedy{
 		{"Exchange throttles the mailbox",

@@ -47,9 +47,9 @@ var graph = []entry{
 		says: []string{"authorization_requestdenied", "insufficient privileges to complete the operation"}, weakly: []string{"403 forbidden", "http 403", "status 403"},
 		remedies: []Remedy{
 			{"the sign-in may not manage this application: the person is neither its owner nor Application Administrator, or lacks Application.ReadWrite.All",
-				"the sign-in needs Application.ReadWrite.All and an owner or Application Administrator: az ad app owner add --id CLIENT_ID --owner-object-id (the person's object id)", Administrator},
+				"the sign-in needs Application.ReadWrite.All and an owner or Application Administrator: az ad app owner add --id CLIENT_ID --owner-object-id OWNER_ID", Administrator},
 			{"in CI: the application that signs in is not an owner of this one, or lacks Application.ReadWrite.OwnedBy",
-				"grant Application.ReadWrite.OwnedBy (application) with admin consent, and make its service principal an owner: az ad app owner add --id CLIENT_ID --owner-object-id (the object id of its service principal)", Administrator},
+				"grant Application.ReadWrite.OwnedBy (application) with admin consent, and make its service principal an owner: az ad app owner add --id CLIENT_ID --owner-object-id OWNER_ID", Administrator},
 			{"the consent or the role was given after the sign-in, and the token does not know of it yet",
 				"run: o365pw login", You},
 		}},
