@@ -48,6 +48,9 @@ var (
 	tooNew = Remedy{
 		"the permission is new: it can take from minutes to some hours, as seen",
 		"wait, and let the mail program try again", Nobody}
+	noScopedRole = Remedy{
+		"the application is to send alone, without FullAccess, and has no scoped role for it",
+		"New-ManagementRoleAssignment -Role \"Application SMTP.SendAsApp\" -App CLIENT_ID -CustomResourceScope SCOPE", Administrator}
 	ownRights = Remedy{
 		"with the backing user: the person who signed in may not open this mailbox",
 		"Add-MailboxPermission -Identity ADDRESS -User ACCOUNT -AccessRights FullAccess", Administrator}
@@ -111,7 +114,7 @@ var exchange = []entry{
 				"look at the sign-in log in Entra", Administrator}}},
 	{kind: OfExchange, codes: []string{"5.7.3"}, says: []string{"5.7.3", "535 authentication unsuccessful", "the mail server does not let it send for"}, source: oauthMail, general: true,
 		title:    "Exchange does not take the token over SMTP, and gives no reason; the app password is right",
-		remedies: []Remedy{wrongObjectID, noRole("SMTP.SendAsApp"), noFullAccess, otherAddress, otherService, ownRights, tooNew}},
+		remedies: []Remedy{wrongObjectID, noRole("SMTP.SendAsApp"), noFullAccess, noScopedRole, otherAddress, otherService, ownRights, tooNew}},
 
 	// Sending.
 	{kind: OfExchange, codes: []string{"SendAsDenied", "5.2.252"}, says: []string{"sendasdenied", "5.2.252", "not allowed to send as"}, source: sendAs, seen: true, remedies: notThisSender},

@@ -151,6 +151,7 @@ var placeholders = []Placeholder{
 	{"TENANT", "the tenant's domain or GUID: tenant in the profile"},
 	{"ADDRESS", "the mailbox's address"},
 	{"OTHER_ADDRESS", "the address in From"},
+	{"SCOPE", "the name of a management scope that holds the mailbox: Get-ManagementScope, New-ManagementScope"},
 	{"ACCOUNT", "the address that the person signs in with"},
 	{"NAME", "the app password's name: o365pw list"},
 }

@@ -59,7 +59,7 @@ var graph = []entry{
 		says: []string{"invalidauthenticationtoken", "access token has expired or is not yet valid"}, weakly: []string{"401 unauthorized", "http 401", "status 401"},
 		remedies: []Remedy{
 			{"the token is missing, over, or meant for something else than Graph, or for another cloud",
-				"run: o365pw login (or renew the token in O365PW_ACCESS_TOKEN)", You},
+				"o365pw login (or renew the token in O365PW_ACCESS_TOKEN)", You},
 			{"graph in the configuration belongs to another cloud than the sign-in",
 				"check cloud, authority and graph in the configuration", You},
 		}},
