@@ -154,7 +154,8 @@ func refusal(err error) error {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok {
-		if x, ok := entra.Explain(ee.Number()); ok {
+		if x, ok := explainEntra(ee); ok {
+			x = x.Fill(recordValues(re.Record))
 			r.Err = fmt.Errorf("%w; to mend it (%s): %s", r.Err, x.Mover, x.Fix)
 		}
 	}

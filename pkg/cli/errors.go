@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -318,43 +320,51 @@ func adviseAzureCLI(e *azureCLIError) advice {
 }
 
 func adviseGraph(e *graph.Error) advice {
+	x, ok := explain.Graph(e.Code)
+	if !ok {
+		x, ok = explain.Graph(strconv.Itoa(e.Status))
+	}
+	if !ok && e.Temporary() {
+		x, _ = explain.Exit(int(unavailable))
+	}
 	switch {
 	case e.IsUnauthorized():
-		return advice{signInRequired, "o365pw login (or renew the token in O365PW_ACCESS_TOKEN)"}
-	case e.IsForbidden():
-		return advice{refused, "the sign-in needs Application.ReadWrite.All and an owner or Application Administrator; in CI Application.ReadWrite.OwnedBy and ownership of the application. An administrator grants it in Entra"}
+		return advice{signInRequired, x.Hint()}
+	case e.IsForbidden(), e.HasCode("Directory_ResourceSizeExceeded"):
+		return advice{refused, x.Hint()}
 	case e.IsNotFound():
-		return advice{notFound, "check client_id (the application's client id, not its object id) and tenant of the profile"}
+		return advice{notFound, x.Hint()}
 	case e.Temporary():
-		return advice{unavailable, "try again later; nothing was changed by this call"}
-	case e.HasCode("Directory_ResourceSizeExceeded"):
-		return advice{refused, "the application holds too many credentials; revoke old ones: o365pw list --sort expires"}
+		return advice{unavailable, x.Hint()}
 	}
-	return advice{code: failed}
+	return advice{failed, x.Hint()}
+}
+
+// explainEntra is by number, else by the error member, which says less.
+func explainEntra(e *entra.Error) (explain.Explanation, bool) {
+	if x, ok := explain.AADSTS(e.Number()); ok {
+		return x, true
+	}
+	return explain.OAuth(e.Code)
 }
 
 func adviseEntra(e *entra.Error) advice {
-	var hint string
-	if x, ok := entra.Explain(e.Number()); ok {
-		hint = x.Fix
-	}
+	code := failed
 	switch e.Kind() {
 	case entra.Refused, entra.SignInRequired, entra.Declined, entra.Expired:
-		if hint == "" {
-			hint = "o365pw login"
-		}
-		return advice{signInRequired, hint}
+		code = signInRequired
 	case entra.Forbidden:
-		return advice{refused, hint}
+		code = refused
 	case entra.Misconfigured:
-		return advice{wrongUsage, hint}
+		code = wrongUsage
 	case entra.Unavailable:
-		if hint == "" {
-			hint = "check the network (and HTTPS_PROXY), then try again"
-		}
-		return advice{unavailable, hint}
+		code = unavailable
 	}
-	return advice{failed, hint}
+	x, ok := explainEntra(e)
+	if !ok && (code == signInRequired || code == unavailable) {
+		x, _ = explain.Exit(int(code))
+	}
+	return advice{code, x.Hint()}
 }
 
 func brokenHint(e *audit.BrokenError) string {
@@ -396,7 +406,7 @@ func requestID(err error) string {
 
 // report prints err and gives the exit code.
 func (a *app) report(err error) int {
-	adv := advise(err)
+	adv := a.advise(err)
 	if errors.Is(err, syscall.EPIPE) && adv.hint == "" {
 		return int(adv.code) // whoever read has seen enough
 	}
@@ -405,7 +415,7 @@ func (a *app) report(err error) int {
 		msg = "interrupted"
 		if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
 			msg = printable(e.Error())
-			adv.hint = advise(e).hint
+			adv.hint = a.advise(e).hint
 		}
 	}
 	if a.structured() {

@@ -43,6 +43,8 @@ type statusJSON struct {
 	AppPasswords  statusPasswords `json:"appPasswords"`
 	Gateway       statusGateway   `json:"gateway"`
 	Faults        []statusFault   `json:"faults"`
+
+	advise func(error) advice
 }
 
 type statusSignIn struct {
@@ -138,7 +140,7 @@ func (st *statusJSON) sessions() []gateway.Session {
 }
 
 func (st *statusJSON) fault(err error) {
-	adv := advise(err)
+	adv := st.advise(err)
 	for _, f := range st.Faults {
 		if strings.Contains(err.Error(), f.Message) || strings.Contains(f.Message, err.Error()) {
 			return // told already
@@ -155,6 +157,7 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 		Application: statusApp{ClientID: s.profile.ClientID},
 		Keychain:    statusKeychain{Kind: s.profile.Keychain, Description: s.keychain.String()},
 		Faults:      []statusFault{},
+		advise:      a.advise,
 	}
 	a.keychainStatus(ctx, s, &st)
 	a.signInStatus(ctx, s, &st)

@@ -152,7 +152,7 @@ var kindByNumber = map[int]Kind{
 }
 
 // Number is the AADSTS number, 0 where the answer had none. It is for help
-// (see [Explain]), not for decisions.
+// (package explain), not for decisions.
 func (e *Error) Number() int {
 	if len(e.Numbers) == 0 {
 		return 0
