@@ -109,7 +109,7 @@ func (d *imapDialog) authenticate() error {
 	}
 	raw, err := xoauth2.InitialResponse(d.login.mailbox, d.login.token)
 	if err != nil {
-		return &Refusal{Reason: Policy, Err: d.u.failed("AUTHENTICATE", err)}
+		return d.u.unsayable("AUTHENTICATE", err)
 	}
 	response := base64.StdEncoding.EncodeToString(raw)
 	lines := []string{""} // answers to challenges: an error one is answered by an empty line
@@ -147,7 +147,15 @@ func (d *imapDialog) probe() error {
 	if err != nil {
 		return d.u.unavailable("STATUS INBOX", err)
 	}
-	return cmp.Or(d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0]))
+	status, capability := d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0])
+	// That the mailbox is closed is said to the first command, and not always to
+	// the next one too.
+	if _, said := ends(capability); said {
+		if _, too := ends(status); !too {
+			return capability
+		}
+	}
+	return cmp.Or(status, capability)
 }
 
 // judge makes a Refusal of a command's final answer, if it was refused.

@@ -32,7 +32,7 @@ func pop3Upstream(ctx context.Context, u *upstream, l login) (string, error) {
 	}
 	raw, err := xoauth2.InitialResponse(l.mailbox, l.token)
 	if err != nil {
-		return "", &Refusal{Reason: Policy, Err: u.failed("AUTH", err)}
+		return "", u.unsayable("AUTH", err)
 	}
 	// Exchange documents the two lines only.
 	line, err := d.command("AUTH " + xoauth2.Mechanism)

@@ -176,6 +176,8 @@ func proxyAnswer(r io.Reader) (first []byte, err error) {
 		resp, err := http.ReadResponse(in, &http.Request{Method: http.MethodConnect})
 		_, network := errors.AsType[net.Error](err)
 		switch {
+		case err == nil && resp.ProtoMajor != 1:
+			return nil, &unexpectedError{"not an answer of an HTTP/1 proxy:", quoted(resp.Proto, 20)}
 		case err == nil && resp.StatusCode/100 == 2:
 			first, _ = in.Peek(in.Buffered())
 			return slices.Clone(first), nil

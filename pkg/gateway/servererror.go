@@ -142,6 +142,14 @@ func (u *upstream) unavailable(command string, err error) error {
 	return &Refusal{Reason: Unavailable, Err: u.failed(command, err)}
 }
 
+// unsayable is a refusal for what cannot be said in a command: no server was
+// asked, and none would take it.
+func (u *upstream) unsayable(command string, err error) error {
+	e := u.failed(command, err)
+	e.Fault = FaultRefused
+	return &Refusal{Reason: Policy, Err: e}
+}
+
 // refused is the error for a command that the server has answered by reply, and
 // not by its consent.
 func (u *upstream) refused(command string, l login, reply string) *ServerError {

@@ -37,7 +37,7 @@ func smtpUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 	}
 	raw, err := xoauth2.InitialResponse(l.mailbox, l.token)
 	if err != nil {
-		return "", &Refusal{Reason: Policy, Err: u.failed("AUTH", err)}
+		return "", u.unsayable("AUTH", err)
 	}
 	// The response is sent by itself: with the command it makes a line that is
 	// longer than many servers take (RFC 4954 section 4 has 12,288 bytes for
@@ -158,7 +158,7 @@ func (d *smtpDialog) probe() error {
 	d.u.at(StepMailbox)
 	command := "MAIL FROM:<" + d.login.mailbox + ">"
 	if _, ok := smtpPath(command[len("MAIL "):]); !ok {
-		return &Refusal{Reason: Policy, Err: d.u.failed("MAIL FROM", fmt.Errorf("%q is no plain address", limited(d.login.mailbox, 100)))}
+		return d.u.unsayable("MAIL FROM", fmt.Errorf("%q is no plain address", limited(d.login.mailbox, 100)))
 	}
 	if strings.ContainsFunc(d.login.mailbox, func(r rune) bool { return r > unicode.MaxASCII }) {
 		command += " SMTPUTF8" // RFC 6531 section 3.4
