@@ -87,12 +87,12 @@ func (e *ServerError) Error() string {
 		fmt.Fprintf(&b, "connect to the %s %s: %v", who, e.Address, e.Err)
 	case e.Step == StepProxy:
 		fmt.Fprintf(&b, "connect to the %s %s through the proxy %s: %v", who, e.Address, e.Proxy, e.Err)
-	case e.Mailbox == "":
+	case e.Err != nil:
 		fmt.Fprintf(&b, "%s %s: %s: %v", who, e.Address, e.Command, e.Err)
-	case e.Reply != "":
-		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
+	case e.Wait > 0 && e.Reply == "":
+		fmt.Fprintf(&b, "%s %s is left alone for %s", who, e.Address, limited(e.Mailbox, 100))
 	default:
-		fmt.Fprintf(&b, "%s %s is not asked for %s", who, e.Address, limited(e.Mailbox, 100))
+		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
 	}
 	if e.Wait > 0 {
 		fmt.Fprintf(&b, ": the upstream throttles this mailbox and asks for %s of rest", e.Wait)
