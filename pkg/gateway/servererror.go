@@ -111,11 +111,12 @@ func (e *ServerError) Unwrap() error { return e.Err }
 type unexpectedError struct {
 	problem string
 	reply   string // fit for a log; empty: no one line of it matters
+	later   bool   // it says that the server does not serve now
 }
 
 // unexpected is the error for an answer that should have been another.
 func unexpected(reply string) error {
-	return &unexpectedError{"unexpected answer", quoted(reply, 200)}
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(reply, 200)}
 }
 
 func (e *unexpectedError) Error() string {
@@ -131,6 +132,9 @@ func (u *upstream) failed(command string, err error) *ServerError {
 	e := &ServerError{Address: u.address, Proxy: u.proxy, Step: u.step, Command: command, Fault: FaultUnreachable, Err: err, gateway: u.gateway}
 	if said, ok := errors.AsType[*unexpectedError](err); ok {
 		e.Fault, e.Reply = FaultUnexpected, said.reply
+		if said.later {
+			e.Fault = FaultTemporary
+		}
 	} else if errors.Is(err, errTooLong) {
 		e.Fault = FaultUnexpected
 	}
