@@ -79,14 +79,19 @@ func (m *memory) failing(f func(op, key string) error) {
 // fixture is a Manager on a sandbox and a keychain of its own.
 type fixture struct {
 	*Manager
-	sandbox  *sandbox.Server
-	keychain *memory
-	warned   []string
+	sandbox   *sandbox.Server
+	authority string
+	keychain  *memory
+	warned    []string
+
+	// What is there besides app passwords.
+	items, credentials int
 }
 
+// newFixture has client secrets behind its app passwords.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	srv := &sandbox.Server{AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
+	srv := &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +106,10 @@ func newFixture(t *testing.T) *fixture {
 		})
 		return tok.Access, err
 	}
-	f := &fixture{sandbox: srv, keychain: &memory{}}
+	f := &fixture{sandbox: srv, authority: srv.Authority(), keychain: &memory{}}
 	f.Manager = &Manager{
 		Profile: config.Profile{Name: "work", Tenant: srv.Tenant, ClientID: client, Keychain: "file",
-			Cloud: config.Cloud{ExchangeResource: "https://outlook.office365.com"}},
+			Cloud: config.Cloud{Name: "lab", ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com"}},
 		Graph: &graph.Client{BaseURL: srv.Graph(), Token: token, Pause: time.Millisecond, ConfirmWait: 5 * time.Second},
 		Entra: &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant, MaxWait: -1}, Registry: Registry{Dir: t.TempDir()},
 		Keychains: func(kind string) (secret.Keychain, error) {
@@ -131,42 +136,58 @@ func (f *fixture) consistent(t *testing.T, want int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := len(f.sandbox.Credentials()); got != want {
-		t.Errorf("%d credentials in Entra, want %d", got, want)
+	inEntra := f.credentials
+	if f.Profile.Backing == "" {
+		inEntra += want
+	}
+	if got := len(f.sandbox.Credentials()); got != inEntra {
+		t.Errorf("%d credentials in Entra, want %d", got, inEntra)
 	}
 	if len(s.AppPasswords) != want || len(s.Pending) != 0 {
 		t.Errorf("registry: %d app passwords, %d notes, want %d and none", len(s.AppPasswords), len(s.Pending), want)
 	}
 	f.keychain.mu.Lock()
 	defer f.keychain.mu.Unlock()
-	if len(f.keychain.items) != want {
-		t.Errorf("%d keychain items, want %d", len(f.keychain.items), want)
+	if got := len(f.keychain.items) - f.items; got != want {
+		t.Errorf("%d keychain items, want %d", got, want)
 	}
 }
 
 func TestCreateUndoesWhatFails(t *testing.T) {
 	ctx := t.Context()
 	broken := errors.New("broken")
-	for _, step := range []string{"probe", "keychain", "registry", "entra"} {
-		t.Run(step, func(t *testing.T) {
-			f := newFixture(t)
+	for _, step := range []string{"probe", "keychain", "registry", "entra", "interrupt"} {
+		eachBacking(t, step, func(t *testing.T, f *fixture) {
+			ctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			mine := func(op, key string) bool { return op == "set" && strings.HasPrefix(key, "app-password/") }
+			good := []byte(nil)
 			switch step {
 			case "probe":
 				f.keychain.failing(func(op, key string) error { return broken })
 			case "keychain":
 				f.keychain.failing(func(op, key string) error {
-					if op == "set" && !strings.HasPrefix(key, "probe/") {
+					if mine(op, key) {
 						return broken
 					}
 					return nil
 				})
 			case "registry":
-				// The folder of the registry goes away while Entra is asked.
+				// It cannot be written while the app password is put into it.
 				f.keychain.failing(func(op, key string) error {
-					if op == "set" && !strings.HasPrefix(key, "probe/") {
-						if err := os.WriteFile(f.Registry.Path(), []byte("{"), 0o600); err != nil {
-							t.Error(err)
-						}
+					switch {
+					case mine(op, key):
+						good, _ = os.ReadFile(f.Registry.Path())
+						writeFile(t, f.Registry.Path(), "{")
+					case op == "delete" && strings.HasPrefix(key, "app-password/"):
+						writeFile(t, f.Registry.Path(), string(good))
+					}
+					return nil
+				})
+			case "interrupt":
+				f.keychain.failing(func(op, key string) error {
+					if mine(op, key) {
+						cancel()
 					}
 					return nil
 				})
@@ -177,11 +198,6 @@ func TestCreateUndoesWhatFails(t *testing.T) {
 				t.Fatal("it was created")
 			}
 			f.keychain.failing(nil)
-			if step == "registry" {
-				if err := os.Remove(f.Registry.Path()); err != nil {
-					t.Fatal(err)
-				}
-			}
 			f.consistent(t, 0)
 		})
 	}
@@ -215,31 +231,32 @@ func TestCreateNamesWhatItCannotUndo(t *testing.T) {
 }
 
 func TestCreateAtOnceFromSeveral(t *testing.T) {
-	f := newFixture(t)
-	var wg sync.WaitGroup
-	errs := make([]error, 6)
-	for i := range errs {
-		wg.Go(func() {
-			name := "same"
-			if i%2 == 0 {
-				name = "own " + string(rune('a'+i))
-			}
-			_, errs[i] = f.Create(t.Context(), f.request(name))
-		})
-	}
-	wg.Wait()
-	taken := 0
-	for _, err := range errs {
-		if _, ok := errors.AsType[*NameTakenError](err); ok {
-			taken++
-		} else if err != nil {
-			t.Error(err)
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		var wg sync.WaitGroup
+		errs := make([]error, 6)
+		for i := range errs {
+			wg.Go(func() {
+				name := "same"
+				if i%2 == 0 {
+					name = "own " + string(rune('a'+i))
+				}
+				_, errs[i] = f.Create(t.Context(), f.request(name))
+			})
 		}
-	}
-	if taken != 2 {
-		t.Errorf("%d were refused the name, want 2", taken)
-	}
-	f.consistent(t, 4)
+		wg.Wait()
+		taken := 0
+		for _, err := range errs {
+			if _, ok := errors.AsType[*NameTakenError](err); ok {
+				taken++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if taken != 2 {
+			t.Errorf("%d were refused the name, want 2", taken)
+		}
+		f.consistent(t, 4)
+	})
 }
 
 func TestWaitForEntraEnds(t *testing.T) {
@@ -247,7 +264,7 @@ func TestWaitForEntraEnds(t *testing.T) {
 	f.WaitLimit = 30 * time.Millisecond
 	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.EntraStatus = 500 })
 	f.Graph.Token = func(context.Context) (secret.Text, error) { return secret.Text{}, errors.New("not asked") }
-	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}
@@ -264,53 +281,56 @@ func TestWaitForSilentEntraEnds(t *testing.T) {
 	f := newFixture(t)
 	f.WaitLimit = 50 * time.Millisecond
 	f.Entra.Authority = silent.URL
-	ok, err := f.waitAccepted(t.Context(), secret.New("x"))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}
 }
 
 func TestRevokeGoesOnAfterEachFailure(t *testing.T) {
-	f := newFixture(t)
-	ctx := t.Context()
-	if _, err := f.Create(ctx, f.request("x")); err != nil {
-		t.Fatal(err)
-	}
-	revoke := func() error {
-		entries, err := f.List(ctx)
-		if err != nil {
-			return err
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		if _, err := f.Create(ctx, f.request("x")); err != nil {
+			t.Fatal(err)
 		}
-		e, err := Match(entries, "X")
-		if err != nil {
-			return err
+		revoke := func() error {
+			entries, err := f.List(ctx)
+			if err != nil {
+				return err
+			}
+			e, err := Match(entries, "X")
+			if err != nil {
+				return err
+			}
+			return f.Revoke(ctx, e)
 		}
-		return f.Revoke(ctx, e)
-	}
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.Forbidden = true })
-	if err := revoke(); err == nil {
-		t.Fatal("revoked although Graph refused")
-	}
-	f.consistent(t, 1)
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{} })
-	f.keychain.failing(func(op, key string) error {
-		if op == "delete" {
-			return errors.New("locked")
+		if f.Profile.Backing == "" {
+			f.sandbox.SetFaults(func(f *sandbox.Faults) { f.Forbidden = true })
+			if err := revoke(); err == nil {
+				t.Fatal("revoked although Graph refused")
+			}
+			f.consistent(t, 1)
+			f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{} })
 		}
-		return nil
+		f.keychain.failing(func(op, key string) error {
+			if op == "delete" {
+				return errors.New("locked")
+			}
+			return nil
+		})
+		if _, ok := errors.AsType[*HalfRevokedError](revoke()); !ok {
+			t.Fatal("no word of the keychain item that is left")
+		}
+		entries, err := f.Local()
+		if err != nil || len(entries) != 1 || entries[0].Status != Revoked {
+			t.Fatalf("entries %v, %v", entries, err)
+		}
+		f.keychain.failing(nil)
+		if err := revoke(); err != nil {
+			t.Fatal(err)
+		}
+		f.consistent(t, 0)
 	})
-	if _, ok := errors.AsType[*HalfRevokedError](revoke()); !ok {
-		t.Fatal("no word of the keychain item that is left")
-	}
-	entries, err := f.Local()
-	if err != nil || len(entries) != 1 || entries[0].Status != Revoked {
-		t.Fatalf("entries %v, %v", entries, err)
-	}
-	f.keychain.failing(nil)
-	if err := revoke(); err != nil {
-		t.Fatal(err)
-	}
-	f.consistent(t, 0)
 }
 
 func TestDamagedRegistryIsLeftAlone(t *testing.T) {

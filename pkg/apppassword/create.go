@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/o365pw/o365pw/pkg/config"
-	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -31,6 +30,9 @@ type Request struct {
 	Allow     []string
 	Networks  []netip.Prefix
 	Expires   time.Time
+	// Backing is what is to stand behind it: secret, user or certificate;
+	// empty: what the profile has. It has no meaning for a decoy.
+	Backing string
 	// ReadOnly, From, MaxPerHour, LoginName and Decoy are those of [Record].
 	// A decoy may have no end: its Expires may be zero.
 	ReadOnly   bool
@@ -41,7 +43,8 @@ type Request struct {
 	// ExpiresAsked tells that the person chose Expires: it is then kept or
 	// refused, never shortened to what the tenant's policy allows.
 	ExpiresAsked bool
-	// NoWait leaves out waiting for Entra to accept the new secret.
+	// NoWait leaves out waiting for Entra to accept the new secret; Entra is not
+	// asked for a token then, whatever the backing.
 	NoWait bool
 }
 
@@ -78,6 +81,11 @@ func (req *Request) check(now time.Time) error {
 	}
 	if !req.Expires.After(now) && !(req.Decoy && req.Expires.IsZero()) {
 		return &InvalidError{Field: "expiry", Value: req.Expires.Format(time.RFC3339), Problem: "is in the past"}
+	}
+	switch req.Backing {
+	case BackingSecret, BackingUser, BackingCertificate:
+	default:
+		return &InvalidError{Field: "backing", Value: req.Backing, Problem: "is none of secret, user, certificate"}
 	}
 	return req.checkLimits()
 }
@@ -120,16 +128,19 @@ func (m *Manager) record(req Request) Record {
 	}
 }
 
-// Create makes an app password with a client secret of its own behind it:
+// Create makes an app password. With a client secret of its own behind it:
 //
 //	token for Graph → addPassword → Entra accepts the secret → keychain →
 //	registry
 //
-// A decoy needs neither Graph nor Entra. What a failing step leaves is undone. Errors: [*InvalidError] and
-// [*NameTakenError] before Graph is asked to change anything, [*PolicyError],
-// [*UnusableError], [*LeftBehindError] with the key id that could not be
-// removed, and what graph, entra and secret return.
+// With a person's sign-in or a certificate behind it Graph is not asked, only
+// Entra, for a token; a decoy needs neither. What a failing step leaves is
+// undone. Errors: [*InvalidError] and [*NameTakenError] before Graph is asked to
+// change anything, [*PolicyError], [*UnusableError], [*LeftBehindError] with the
+// key id that could not be removed, [*SignInError] and [*ScopeError] of a
+// sign-in, [*CertificateError], and what graph, entra and secret return.
 func (m *Manager) Create(ctx context.Context, req Request) (created Created, err error) {
+	req.Backing = cmp.Or(req.Backing, m.Profile.Backing, BackingSecret)
 	if err := req.check(m.now()); err != nil {
 		return Created{}, err
 	}
@@ -142,8 +153,8 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	defer unlock()
-	if req.Decoy {
-		return m.createDecoy(ctx, req)
+	if req.Decoy || req.Backing != BackingSecret {
+		return m.createLocal(ctx, req)
 	}
 	if err := m.checkFree(ctx, req.Name); err != nil {
 		return Created{}, err
@@ -171,7 +182,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	if !req.NoWait {
-		if rec.Verified, err = m.waitAccepted(ctx, clientSecret); err != nil {
+		if rec.Verified, err = m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
 			return Created{}, err
 		}
 	}
@@ -312,57 +323,6 @@ func nextShorter(asked, limit time.Duration) time.Duration {
 	}
 	return 0
 }
-
-// waitAccepted polls the token endpoint until Entra takes the new secret. It
-// tells false when the time is over: the credential is good, only slow to
-// arrive everywhere. A refusal that waiting does not mend is an
-// [*UnusableError].
-func (m *Manager) waitAccepted(ctx context.Context, clientSecret secret.Text) (bool, error) {
-	limit, step := m.WaitLimit, m.WaitStep
-	if limit == 0 {
-		limit = 2 * time.Minute
-	}
-	if step == 0 {
-		step = time.Second
-	}
-	start := time.Now()
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	for {
-		m.progress("waiting for Entra to accept the new secret")
-		_, err := m.Entra.ClientSecret(limited, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
-		if err == nil {
-			return true, nil
-		}
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		pause := step
-		if ee, ok := errors.AsType[*entra.Error](err); ok {
-			switch ee.Kind() {
-			case entra.Refused, entra.Unavailable: // not there yet, or not reachable: both pass
-			default:
-				return false, &UnusableError{Err: err}
-			}
-			pause = max(step, ee.RetryAfter)
-		} else if limited.Err() == nil {
-			return false, err
-		}
-		if limited.Err() != nil || time.Since(start)+pause > limit {
-			m.warn("entra does not accept the new secret yet (%v)", err)
-			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
-			return false, nil
-		}
-		select {
-		case <-ctx.Done():
-			return false, ctx.Err()
-		case <-time.After(pause):
-		}
-		step = min(step*3/2, 10*time.Second)
-	}
-}
-
-func exchangeScope(c config.Cloud) string { return c.ExchangeResource + "/.default" }
 
 // undo removes what a create made before err stopped it.
 func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err error) error {

@@ -8,7 +8,7 @@ import (
 
 // InvalidError tells which input is wrong. Nothing has been asked of anybody.
 type InvalidError struct {
-	Field   string // "name", "mailbox", "protocol", "network", "expiry", "sender", "number of messages an hour", "login name"
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing", "sender", "number of messages an hour", "login name"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
 	Needs   string // the protocol it has no meaning without; empty: none
@@ -134,11 +134,20 @@ func Days(d time.Duration) string {
 
 // UnusableError tells that Entra refuses tokens for a reason that waiting does
 // not mend, so that the new app password would never open a mailbox. It was
-// removed again.
-type UnusableError struct{ Err error }
+// removed again, or not made.
+type UnusableError struct {
+	Backing string // of the app password
+	Err     error
+}
 
 // Error says why Entra gives no token.
 func (e *UnusableError) Error() string {
+	switch e.Backing {
+	case BackingUser:
+		return fmt.Sprintf("entra gives this sign-in no token for Exchange, so no app password was made: %v", e.Err)
+	case BackingCertificate:
+		return fmt.Sprintf("entra gives this certificate no token for Exchange, so no app password was made: %v", e.Err)
+	}
 	return fmt.Sprintf("entra gives this application no token for Exchange, so the app password was removed again: %v", e.Err)
 }
 
@@ -170,3 +179,40 @@ func (e *HalfRevokedError) Error() string {
 
 // Unwrap gives the cause, which may be nil.
 func (e *HalfRevokedError) Unwrap() error { return e.Err }
+
+// SignInError tells that a person has to sign in for mail.
+type SignInError struct {
+	Profile  string
+	Username string // whose sign-in it was; empty where nobody has signed in, or Entra names nobody
+	Err      error  // why it is no longer good; nil: nobody has signed in
+}
+
+// Error says whose sign-in has ended and why, or that there is none.
+func (e *SignInError) Error() string {
+	switch {
+	case e.Err == nil:
+		return fmt.Sprintf("nobody has signed in for mail under profile %s", e.Profile)
+	case e.Username == "":
+		return fmt.Sprintf("the sign-in for mail of profile %s is no longer good: %v", e.Profile, e.Err)
+	}
+	return fmt.Sprintf("the sign-in for mail of %s is no longer good: %v", e.Username, e.Err)
+}
+
+// Unwrap gives the cause, which may be nil.
+func (e *SignInError) Unwrap() error { return e.Err }
+
+// ScopeError tells that a person's sign-in does not allow a protocol, since
+// that was not asked for or not consented to.
+type ScopeError struct {
+	Protocol string
+	Username string // may be empty
+}
+
+// Error names the protocol and the person.
+func (e *ScopeError) Error() string {
+	whose := "the sign-in for mail"
+	if e.Username != "" {
+		whose += " of " + e.Username
+	}
+	return fmt.Sprintf("%s does not allow %s: it was not consented to", whose, e.Protocol)
+}

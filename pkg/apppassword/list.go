@@ -45,7 +45,9 @@ const rereads = 3
 
 // List joins the registry with the password credentials of the application.
 // A profile whose client_id was changed still finds the credentials of its
-// former application. The order is the registry's, then Graph's.
+// former application. Graph is asked only where there can be one: not for a
+// profile whose app passwords, and those it would make, are all local. The order
+// is the registry's, then Graph's.
 func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 	local, err := m.Local()
 	if damaged, ok := errors.AsType[*DamagedError](err); ok {
@@ -53,6 +55,9 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 		m.warn("%v; it is left out", damaged)
 	} else if err != nil {
 		return nil, err
+	}
+	if !m.asksGraph(local) {
+		return local, nil
 	}
 	m.progress("reading the application's credentials")
 	remote, err := m.remote(ctx, local)
@@ -82,6 +87,13 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 		}
 	}
 	return append(local, remote.unknown(m, local)...), nil
+}
+
+// asksGraph tells whether Graph may know something of these, or of others that
+// the profile has made elsewhere.
+func (m *Manager) asksGraph(local []Entry) bool {
+	return cmp.Or(m.Profile.Backing, BackingSecret) == BackingSecret ||
+		slices.ContainsFunc(local, func(e Entry) bool { return e.Backing == BackingSecret })
 }
 
 // expected tells whether Graph, as it was read, should show e.

@@ -22,8 +22,10 @@ var protocols = []string{"imap", "pop3", "smtp"}
 
 // What stands behind an app password.
 const (
-	BackingSecret = "secret" // an Entra client secret of its own
-	BackingNone   = "none"   // nothing: a decoy
+	BackingSecret      = "secret"      // an Entra client secret of its own
+	BackingUser        = "user"        // a person's sign-in, which several may share
+	BackingCertificate = "certificate" // the application's certificate, which several share
+	BackingNone        = "none"        // nothing: a decoy
 )
 
 // maxPerHour is the most messages an hour that an app password can be held to.
@@ -74,6 +76,20 @@ type Record struct {
 	// Decoy marks an app password that never signs in and whose use raises an
 	// alert. Its Backing is BackingNone, and Graph knows nothing of it.
 	Decoy bool `json:"decoy,omitzero"`
+	// SignIn is the id of the [SignIn] behind it, where Backing is user.
+	SignIn string `json:"signIn,omitempty"`
+	// Certificate is the absolute path of the PEM file with certificate and
+	// key, where Backing is certificate; empty: both are in the keychain.
+	Certificate string `json:"certificate,omitempty"`
+	// CertificateAlg is how assertions are signed with it: PS256 or RS256;
+	// empty: [entra.PS256].
+	CertificateAlg string `json:"certificateAlg,omitempty"`
+}
+
+// Local tells that Graph knows nothing of the app password: there is no
+// credential of its own behind it.
+func (r Record) Local() bool {
+	return r.Decoy || r.Backing == BackingUser || r.Backing == BackingCertificate
 }
 
 // mailbox finds the mailbox that user names: by its address, or by the login

@@ -41,11 +41,11 @@ func (m *Manager) abandoned() ([]Pending, error) {
 // keeps its note, and does not keep the rest from being removed.
 func (m *Manager) Recover(ctx context.Context) error { return m.recover(ctx, false) }
 
-// RecoverDecoys is Recover for what creates of decoys left, which Graph need
+// RecoverLocal is Recover for what is on this machine alone, which Graph need
 // not be asked about.
-func (m *Manager) RecoverDecoys(ctx context.Context) error { return m.recover(ctx, true) }
+func (m *Manager) RecoverLocal(ctx context.Context) error { return m.recover(ctx, true) }
 
-func (m *Manager) recover(ctx context.Context, decoysOnly bool) error {
+func (m *Manager) recover(ctx context.Context, localOnly bool) error {
 	if notes, err := m.abandoned(); err != nil || len(notes) == 0 {
 		return err
 	}
@@ -54,7 +54,7 @@ func (m *Manager) recover(ctx context.Context, decoysOnly bool) error {
 		return err
 	}
 	defer unlock()
-	return m.recoverLocked(ctx, decoysOnly)
+	return m.recoverLocked(ctx, localOnly)
 }
 
 func (m *Manager) notes(s State) []Pending {
@@ -68,7 +68,7 @@ func (m *Manager) notes(s State) []Pending {
 }
 
 // recoverLocked is recover for a caller that holds the create lock.
-func (m *Manager) recoverLocked(ctx context.Context, decoysOnly bool) error {
+func (m *Manager) recoverLocked(ctx context.Context, localOnly bool) error {
 	s, err := m.Registry.Load()
 	if err != nil {
 		return err
@@ -77,9 +77,9 @@ func (m *Manager) recoverLocked(ctx context.Context, decoysOnly bool) error {
 	for _, note := range m.notes(s) {
 		clear := m.clearAway
 		switch {
-		case note.Decoy:
-			clear = func(ctx context.Context, note Pending, _ State) error { return m.clearDecoy(ctx, note) }
-		case decoysOnly:
+		case note.local():
+			clear = func(ctx context.Context, note Pending, _ State) error { return m.clearLocal(ctx, note) }
+		case localOnly:
 			continue
 		}
 		if err := clear(ctx, note, s); err != nil {

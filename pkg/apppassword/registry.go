@@ -14,12 +14,14 @@ import (
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
 
-// Versions of the file. One that holds limits is of version 2, which programs
-// that do not know them refuse: they would let more in than is allowed, and
+// Versions of the file. One that holds limits is of version 2, one that holds
+// sign-ins, or app passwords on them or on a certificate, of version 3. Programs
+// that do not know these refuse it: they would let more in than is allowed, and
 // write the registry without them. Others stay readable for those.
 const (
 	registryPlain   = 1
-	registryVersion = 2 // the latest
+	registryLimits  = 2
+	registryVersion = 3 // the latest
 )
 
 // Registry is the file that holds what is not secret of all app passwords of
@@ -35,6 +37,7 @@ var ErrNoState = errors.New("there is no folder to keep app passwords in: neithe
 // State is the registry's content.
 type State struct {
 	AppPasswords []Record
+	SignIns      []SignIn
 	Pending      []Pending
 }
 
@@ -58,11 +61,18 @@ type Pending struct {
 	// Decoy notes are of decoys, of which Graph knows nothing: KeyID names the
 	// keychain item.
 	Decoy bool `json:"decoy,omitzero"`
+	// Backing is what was to stand behind it, where Graph knows as little of
+	// that: user or certificate. KeyID names the keychain item.
+	Backing string `json:"backing,omitempty"`
 }
+
+// local tells that what the note is about is on this machine alone.
+func (p Pending) local() bool { return p.Decoy || p.Backing != "" }
 
 type registryFile struct {
 	Version      int       `json:"version"`
 	AppPasswords []Record  `json:"appPasswords"`
+	SignIns      []SignIn  `json:"signIns,omitempty"`
 	Pending      []Pending `json:"pending,omitempty"`
 }
 
@@ -98,7 +108,13 @@ func (r Registry) Load() (State, error) {
 		}
 		seen[rec.ID] = true
 	}
-	return State{AppPasswords: f.AppPasswords, Pending: f.Pending}, nil
+	for _, si := range f.SignIns {
+		if si.ID == "" || seen[si.ID] {
+			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("the id %q of a sign-in is empty or there twice", si.ID)}
+		}
+		seen[si.ID] = true
+	}
+	return State{AppPasswords: f.AppPasswords, SignIns: f.SignIns, Pending: f.Pending}, nil
 }
 
 // Update changes the registry under its lock and writes it whole. An error of
@@ -119,7 +135,7 @@ func (r Registry) Update(ctx context.Context, change func(*State) error) error {
 	if err := change(&s); err != nil {
 		return err
 	}
-	f := registryFile{Version: s.version(), AppPasswords: s.AppPasswords, Pending: s.Pending}
+	f := registryFile{Version: s.version(), AppPasswords: s.AppPasswords, SignIns: s.SignIns, Pending: s.Pending}
 	if f.AppPasswords == nil {
 		f.AppPasswords = []Record{}
 	}
@@ -162,13 +178,18 @@ func (e *NewerError) Error() string {
 
 // version is the least that can express the content.
 func (s *State) version() int {
-	if slices.ContainsFunc(s.AppPasswords, Record.limited) || slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Decoy }) {
+	switch {
+	case len(s.SignIns) > 0,
+		slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Local() && !r.Decoy }),
+		slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Backing != "" }):
 		return registryVersion
+	case slices.ContainsFunc(s.AppPasswords, Record.limited), slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Decoy }):
+		return registryLimits
 	}
 	return registryPlain
 }
 
-// limited says whether the record has what version 1 does not know.
+// limited says whether the record has limits, which version 1 does not know.
 func (r Record) limited() bool {
 	return r.ReadOnly || len(r.From) > 0 || r.MaxPerHour > 0 || r.LoginName != "" || r.Decoy
 }

@@ -64,54 +64,56 @@ func TestRevokeBeforeReplicationLeavesNote(t *testing.T) {
 
 // Two profiles with one application know the same app passwords.
 func TestProfilesOfOneApplication(t *testing.T) {
-	f := newFixture(t)
-	c, err := f.Create(t.Context(), f.request("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := *f.Manager
-	other.Profile.Name = "office"
-	other.Profile.ClientID = strings.ToUpper(other.Profile.ClientID)
-	other.Profile.Tenant = "contoso.onmicrosoft.com" // the same tenant, spelt otherwise
-	entries, err := other.List(t.Context())
-	if err != nil || len(entries) != 1 || entries[0].Status != Active || entries[0].ID != c.Record.ID {
-		t.Fatalf("%v, %v", entries, err)
-	}
-	if _, err := other.Create(t.Context(), f.request("X")); err == nil {
-		t.Error("the name was given twice")
-	}
-	if err := other.Revoke(t.Context(), entries[0]); err != nil {
-		t.Fatal(err)
-	}
-	f.consistent(t, 0)
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		c, err := f.Create(t.Context(), f.request("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := *f.Manager
+		other.Profile.Name = "office"
+		other.Profile.ClientID = strings.ToUpper(other.Profile.ClientID)
+		other.Profile.Tenant = "contoso.onmicrosoft.com" // the same tenant, spelt otherwise
+		entries, err := other.List(t.Context())
+		if err != nil || len(entries) != 1 || entries[0].Status != Active || entries[0].ID != c.Record.ID {
+			t.Fatalf("%v, %v", entries, err)
+		}
+		if _, err := other.Create(t.Context(), f.request("X")); err == nil {
+			t.Error("the name was given twice")
+		}
+		if err := other.Revoke(t.Context(), entries[0]); err != nil {
+			t.Fatal(err)
+		}
+		f.consistent(t, 0)
+	})
 }
 
 // The record says which keychain holds its secrets, not the profile of today.
 func TestKeychainOfTheRecord(t *testing.T) {
-	f := newFixture(t)
-	c, err := f.Create(t.Context(), f.request("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := f.Keychains
-	f.Profile.Keychain = "system"
-	f.Keychains = func(kind string) (secret.Keychain, error) {
-		if kind == "system" {
-			return nil, errors.New("the wrong keychain was asked")
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		c, err := f.Create(t.Context(), f.request("x"))
+		if err != nil {
+			t.Fatal(err)
 		}
-		return file(kind)
-	}
-	if p, err := f.Reveal(t.Context(), c.Record); err != nil || !p.Equal(c.Password) {
-		t.Errorf("revealed %v", err)
-	}
-	entries, err := f.List(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Revoke(t.Context(), entries[0]); err != nil {
-		t.Fatal(err)
-	}
-	f.consistent(t, 0)
+		file := f.Keychains
+		f.Profile.Keychain = "system"
+		f.Keychains = func(kind string) (secret.Keychain, error) {
+			if kind == "system" {
+				return nil, errors.New("the wrong keychain was asked")
+			}
+			return file(kind)
+		}
+		if p, err := f.Reveal(t.Context(), c.Record); err != nil || !p.Equal(c.Password) {
+			t.Errorf("revealed %v", err)
+		}
+		entries, err := f.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Revoke(t.Context(), entries[0]); err != nil {
+			t.Fatal(err)
+		}
+		f.consistent(t, 0)
+	})
 }
 
 // An application that the profile named before and that cannot be read keeps
@@ -171,7 +173,7 @@ func TestLimitsMakeANewRegistry(t *testing.T) {
 // A registry of a newer version is not damaged, and not written.
 func TestNewerRegistry(t *testing.T) {
 	f := newFixture(t)
-	writeFile(t, f.Registry.Path(), `{"version":3,"appPasswords":[]}`)
+	writeFile(t, f.Registry.Path(), `{"version":4,"appPasswords":[]}`)
 	_, err := f.Registry.Load()
 	if _, ok := errors.AsType[*NewerError](err); !ok {
 		t.Errorf("%v", err)

@@ -45,13 +45,13 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // Revoke takes the credential off the application, sees that it is gone, and
 // then removes the keychain item and the registry entry. It may be repeated
 // after any interruption. It needs neither keychain nor registry for an entry
-// that this machine does not hold, and no Graph for a
-// decoy. Errors: those of graph while the credential may still be there;
+// that this machine does not hold, and no Graph for what is on this machine
+// alone ([Record.Local]). Errors: those of graph while the credential may still be there;
 // [*HalfRevokedError] when only the keychain item or the registry entry is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
-	if e.Decoy {
-		return m.revokeDecoy(ctx, e)
+	if e.Local() {
+		return m.revokeLocal(ctx, e)
 	}
 	if e.Status == RemoteOnly {
 		settled, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)

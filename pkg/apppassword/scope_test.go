@@ -35,6 +35,9 @@ func TestRevision(t *testing.T) {
 		func(r *Record) { r.MaxPerHour = 5 },
 		func(r *Record) { r.LoginName = "p" },
 		func(r *Record) { r.Decoy = true },
+		func(r *Record) { r.SignIn = "s" },
+		func(r *Record) { r.Certificate = "/a.pem" },
+		func(r *Record) { r.CertificateAlg = "RS256" },
 	} {
 		changed := rec
 		change(&changed)
@@ -94,17 +97,18 @@ func TestRequestLimits(t *testing.T) {
 		"bad sender":          func(r *Request) { r.Allow, r.From = []string{"smtp"}, []string{"contoso"} },
 		"login of two":        func(r *Request) { r.Mailboxes, r.LoginName = []string{"a@b.c", "d@e.f"}, "p" },
 		"bad login":           func(r *Request) { r.LoginName = "a@b" },
+		"bad backing":         func(r *Request) { r.Backing = "passkey" },
 		"no end":              func(r *Request) { r.Expires = time.Time{} },
 		"decoy with past end": func(r *Request) { r.Decoy, r.Expires = true, time.Now().Add(-time.Hour) },
 	} {
-		req := Request{Name: "x", Mailboxes: []string{"alice@contoso.com"}, Allow: []string{"imap"}, Expires: time.Now().Add(time.Hour)}
+		req := Request{Name: "x", Mailboxes: []string{"alice@contoso.com"}, Allow: []string{"imap"}, Backing: BackingSecret, Expires: time.Now().Add(time.Hour)}
 		change(&req)
 		if _, ok := errors.AsType[*InvalidError](req.check(time.Now())); !ok {
 			t.Errorf("%s is taken", name)
 		}
 	}
 	// The same mailbox twice is one.
-	req := Request{Name: "x", Mailboxes: []string{"a@b.c", "A@b.c"}, LoginName: "p", Allow: []string{"imap"}, Expires: time.Now().Add(time.Hour)}
+	req := Request{Name: "x", Mailboxes: []string{"a@b.c", "A@b.c"}, LoginName: "p", Allow: []string{"imap"}, Backing: BackingSecret, Expires: time.Now().Add(time.Hour)}
 	if err := req.check(time.Now()); err != nil {
 		t.Error(err)
 	}

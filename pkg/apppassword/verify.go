@@ -33,6 +33,9 @@ const (
 	PasswordChanged    Refused = "the app password was changed"
 	TenantRefuses      Refused = "the tenant refuses"
 	NotAvailable       Refused = "not available for now"
+	// SignInAgain tells that the person's sign-in behind the app password has
+	// ended; the app password is right, and works again after a new one.
+	SignInAgain Refused = "the sign-in behind it has ended"
 	// DecoyUsed tells that somebody has a password that was laid out to be
 	// found. Its Record is the decoy's.
 	DecoyUsed Refused = "a decoy was used"
@@ -82,10 +85,13 @@ type Verifier struct {
 	seen     os.FileInfo                 // the registry file as it was read; nil where it was missing
 	byHash   map[[sha256.Size]byte]*held // of the normalised password
 	byID     map[string]*held
-	missing  map[string]bool // ids whose keychain item could not be read
-	lastTry  time.Time       // of reading those
-	loads    int             // how often the registry was read
-	tryItems sync.Mutex      // one reader of the keychain at a time
+	signIns  map[string]SignIn // by id
+	missing  map[string]bool   // ids whose keychain item could not be read
+	lastTry  time.Time         // of reading those
+	loads    int               // how often the registry was read
+	tryItems sync.Mutex        // one reader of the keychain at a time
+
+	certificates certificates
 }
 
 // held is a record with its secrets.
@@ -230,68 +236,4 @@ func (v *Verifier) Allowed(id, revision string) error {
 		return &RefusedError{Reason: PasswordChanged, Record: h.rec}
 	}
 	return nil
-}
-
-// Token gives an access token for Exchange for the app password of that id,
-// from the cache where one is good. Its error is a [*RefusedError].
-func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
-	return v.token(ctx, id, v.Tokens.Token)
-}
-
-// Revalidate asks Entra whether the backing credential of the app password is
-// still good. A refusal is a [*RefusedError] with another reason than
-// NotAvailable; an outage is one with NotAvailable, and says nothing about the
-// credential.
-func (v *Verifier) Revalidate(ctx context.Context, id string) error {
-	_, err := v.token(ctx, id, v.Tokens.Renew)
-	return err
-}
-
-type tokenGetter func(context.Context, string, func(context.Context) (entra.Token, error)) (entra.Token, error)
-
-func (v *Verifier) token(ctx context.Context, id string, get tokenGetter) (secret.Text, error) {
-	v.mu.RLock()
-	h := v.byID[id]
-	v.mu.RUnlock()
-	if h == nil || h.Backing.IsZero() {
-		return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
-	}
-	cloud, err := v.Clouds(h.rec.Cloud)
-	if err != nil {
-		// Not an outage: nothing could ever be asked about its credential.
-		return secret.Text{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
-	}
-	t, err := get(ctx, CredentialKey(h.rec), func(ctx context.Context) (entra.Token, error) {
-		c, err := v.Entra(cloud, h.rec.Tenant)
-		if err != nil {
-			return entra.Token{}, err
-		}
-		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, exchangeScope(cloud))
-	})
-	if err != nil {
-		return secret.Text{}, refusedByEntra(h.rec, v.now(), err)
-	}
-	return t.Access, nil
-}
-
-// CredentialKey names the record's backing credential: records with the same
-// key share tokens and are revalidated together.
-func CredentialKey(rec Record) string { return rec.Tenant + "/" + rec.ClientID + "/" + rec.ID }
-
-func refusedByEntra(rec Record, now time.Time, err error) error {
-	why := NotAvailable
-	if ee, ok := errors.AsType[*entra.Error](err); ok {
-		switch ee.Kind() {
-		case entra.Unavailable:
-		case entra.Refused:
-			// A secret that Entra has never been seen to accept may not have
-			// arrived everywhere.
-			if rec.Verified || now.Sub(rec.Created) > replication {
-				why = PasswordRevoked
-			}
-		default:
-			why = TenantRefuses
-		}
-	}
-	return &RefusedError{Reason: why, Record: rec, Err: err}
 }

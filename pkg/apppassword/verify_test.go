@@ -23,7 +23,7 @@ func (f *fixture) verifier() *Verifier {
 		Keychains: func(string) (secret.Keychain, error) { return f.keychain, nil },
 		Clouds:    func(string) (config.Cloud, error) { return f.Profile.Cloud, nil },
 		Entra: func(config.Cloud, string) (*entra.Client, error) {
-			return &entra.Client{Authority: f.sandbox.Authority(), Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
+			return &entra.Client{Authority: f.authority, Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
 		},
 		Tokens: &entra.Cache{},
 	}
@@ -45,111 +45,113 @@ func reason(t *testing.T, err error) Refused {
 }
 
 func TestVerifyHoldsToScope(t *testing.T) {
-	f := newFixture(t)
-	req := f.request("x")
-	req.Mailboxes = []string{"alice@contoso.com", "Shared@contoso.com"}
-	req.Networks = []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/64")}
-	c, err := f.Create(t.Context(), req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := f.verifier()
-	if err := v.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct {
-		user, password, protocol, remote string
-		want                             Refused
-	}{
-		{"alice@contoso.com", c.Password.Reveal(), "imap", "192.168.1.5", ""},
-		{"ALICE@Contoso.com", Grouped(c.Password).Reveal(), "imap", "::ffff:192.168.1.5", ""},
-		{"shared@contoso.com", c.Password.Reveal(), "imap", "fd00::7", ""},
-		{"bob@contoso.com", c.Password.Reveal(), "imap", "192.168.1.5", MailboxNotAllowed},
-		{"", c.Password.Reveal(), "imap", "192.168.1.5", MailboxNotAllowed},
-		{"alice@contoso.com", c.Password.Reveal(), "smtp", "192.168.1.5", ProtocolNotAllowed},
-		{"alice@contoso.com", c.Password.Reveal(), "imap", "192.168.2.5", NetworkNotAllowed},
-		{"alice@contoso.com", c.Password.Reveal(), "imap", "127.0.0.1", NetworkNotAllowed},
-		{"alice@contoso.com", c.Password.Reveal() + "a", "imap", "192.168.1.5", WrongPassword},
-		{"alice@contoso.com", "", "imap", "192.168.1.5", WrongPassword},
-		{"alice@contoso.com", " - ", "imap", "192.168.1.5", WrongPassword},
-	} {
-		_, mailbox, err := v.Verify(t.Context(), tc.user, secret.New(tc.password), tc.protocol, netip.MustParseAddr(tc.remote))
-		if got := reason(t, err); got != tc.want {
-			t.Errorf("%s over %s from %s: %q, want %q", tc.user, tc.protocol, tc.remote, got, tc.want)
-		} else if got == "" && mailbox != "alice@contoso.com" && mailbox != "Shared@contoso.com" {
-			t.Errorf("%s opens %s", tc.user, mailbox)
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		req := f.request("x")
+		req.Mailboxes = []string{"alice@contoso.com", "Shared@contoso.com"}
+		req.Networks = []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24"), netip.MustParsePrefix("fd00::/64")}
+		c, err := f.Create(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	v.Now = func() time.Time { return req.Expires.Add(time.Second) }
-	_, _, err = v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home)
-	if got := reason(t, err); got != PasswordExpired {
-		t.Errorf("after its end: %q", got)
-	}
-	if got := reason(t, v.Allowed(c.Record.ID, c.Record.Revision())); got != PasswordExpired {
-		t.Errorf("a session after its end: %q", got)
-	}
+		v := f.verifier()
+		if err := v.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, tc := range []struct {
+			user, password, protocol, remote string
+			want                             Refused
+		}{
+			{"alice@contoso.com", c.Password.Reveal(), "imap", "192.168.1.5", ""},
+			{"ALICE@Contoso.com", Grouped(c.Password).Reveal(), "imap", "::ffff:192.168.1.5", ""},
+			{"shared@contoso.com", c.Password.Reveal(), "imap", "fd00::7", ""},
+			{"bob@contoso.com", c.Password.Reveal(), "imap", "192.168.1.5", MailboxNotAllowed},
+			{"", c.Password.Reveal(), "imap", "192.168.1.5", MailboxNotAllowed},
+			{"alice@contoso.com", c.Password.Reveal(), "smtp", "192.168.1.5", ProtocolNotAllowed},
+			{"alice@contoso.com", c.Password.Reveal(), "imap", "192.168.2.5", NetworkNotAllowed},
+			{"alice@contoso.com", c.Password.Reveal(), "imap", "127.0.0.1", NetworkNotAllowed},
+			{"alice@contoso.com", c.Password.Reveal() + "a", "imap", "192.168.1.5", WrongPassword},
+			{"alice@contoso.com", "", "imap", "192.168.1.5", WrongPassword},
+			{"alice@contoso.com", " - ", "imap", "192.168.1.5", WrongPassword},
+		} {
+			_, mailbox, err := v.Verify(t.Context(), tc.user, secret.New(tc.password), tc.protocol, netip.MustParseAddr(tc.remote))
+			if got := reason(t, err); got != tc.want {
+				t.Errorf("%s over %s from %s: %q, want %q", tc.user, tc.protocol, tc.remote, got, tc.want)
+			} else if got == "" && mailbox != "alice@contoso.com" && mailbox != "Shared@contoso.com" {
+				t.Errorf("%s opens %s", tc.user, mailbox)
+			}
+		}
+		v.Now = func() time.Time { return req.Expires.Add(time.Second) }
+		_, _, err = v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home)
+		if got := reason(t, err); got != PasswordExpired {
+			t.Errorf("after its end: %q", got)
+		}
+		if got := reason(t, v.Allowed(c.Record.ID, c.Record.Revision())); got != PasswordExpired {
+			t.Errorf("a session after its end: %q", got)
+		}
+	})
 }
 
 func TestVerifyFollowsRegistry(t *testing.T) {
-	f := newFixture(t)
-	v := f.verifier()
-	if err := v.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var changes atomic.Int32
-	ended := make(chan struct{})
-	go func() { defer close(ended); v.Watch(ctx, func() { changes.Add(1) }) }()
-	defer func() { cancel(); <-ended }()
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		v := f.verifier()
+		if err := v.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var changes atomic.Int32
+		ended := make(chan struct{})
+		go func() { defer close(ended); v.Watch(ctx, func() { changes.Add(1) }) }()
+		defer func() { cancel(); <-ended }()
 
-	c, err := f.Create(t.Context(), f.request("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A person signs in before the next look at the file.
-	rec, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rev := rec.Revision()
-	if err := v.Allowed(rec.ID, rev); err != nil {
-		t.Fatal(err)
-	}
-	err = f.Registry.Update(t.Context(), func(s *State) error { s.AppPasswords[0].Allow = []string{"smtp"}; return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the change to be seen", func() bool { return reason(t, v.Allowed(rec.ID, rev)) == PasswordChanged })
-	// Rubbish leaves what was there in force.
-	before := changes.Load()
-	b, err := os.ReadFile(f.Registry.Path())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(f.Registry.Path(), []byte("{"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(2 * watchInterval)
-	if got := reason(t, v.Allowed(rec.ID, rev)); got != PasswordChanged || changes.Load() != before {
-		t.Errorf("a damaged registry: %q, %d changes", got, changes.Load()-before)
-	}
-	if err := os.WriteFile(f.Registry.Path(), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := f.Local()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Revoke(t.Context(), entries[0]); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the revocation to be seen", func() bool { return reason(t, v.Allowed(rec.ID, rev)) == PasswordRevoked })
-	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != WrongPassword {
-		t.Errorf("a revoked password: %v", err)
-	}
-	if changes.Load() == 0 {
-		t.Error("nobody was told of a change")
-	}
+		c, err := f.Create(t.Context(), f.request("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A person signs in before the next look at the file.
+		rec, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rev := rec.Revision()
+		if err := v.Allowed(rec.ID, rev); err != nil {
+			t.Fatal(err)
+		}
+		err = f.Registry.Update(t.Context(), func(s *State) error { s.AppPasswords[0].Allow = []string{"smtp"}; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the change to be seen", func() bool { return reason(t, v.Allowed(rec.ID, rev)) == PasswordChanged })
+		// Rubbish leaves what was there in force.
+		before := changes.Load()
+		b, err := os.ReadFile(f.Registry.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(f.Registry.Path(), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * watchInterval)
+		if got := reason(t, v.Allowed(rec.ID, rev)); got != PasswordChanged || changes.Load() != before {
+			t.Errorf("a damaged registry: %q, %d changes", got, changes.Load()-before)
+		}
+		if err := os.WriteFile(f.Registry.Path(), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := f.Local()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Revoke(t.Context(), entries[0]); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the revocation to be seen", func() bool { return reason(t, v.Allowed(rec.ID, rev)) == PasswordRevoked })
+		if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != WrongPassword {
+			t.Errorf("a revoked password: %v", err)
+		}
+		if changes.Load() == 0 {
+			t.Error("nobody was told of a change")
+		}
+	})
 }
 
 // Graph's listings may show a removed credential for minutes. The mail client
@@ -203,68 +205,41 @@ func await(t *testing.T, what string, ok func() bool) {
 }
 
 func TestVerifyWithoutKeychain(t *testing.T) {
-	f := newFixture(t)
-	c, err := f.Create(t.Context(), f.request("x"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	locked := &secret.UnavailableError{Keychain: "memory", Reason: secret.Locked}
-	f.keychain.failing(func(op, key string) error { return locked })
-	v := f.verifier()
-	if err := v.Load(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	// Not "wrong password": a mail client would throw the right one away.
-	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != NotAvailable {
-		t.Errorf("locked: %v", err)
-	}
-	if _, _, err := v.Verify(t.Context(), "nobody@contoso.com", c.Password, "imap", home); reason(t, err) != WrongPassword {
-		t.Errorf("another mailbox: %v", err)
-	}
-	f.keychain.failing(nil)
-	v.mu.Lock()
-	v.lastTry = time.Time{} // as if some seconds had passed
-	v.mu.Unlock()
-	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); err != nil {
-		t.Errorf("unlocked: %v", err)
-	}
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		c, err := f.Create(t.Context(), f.request("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		locked := &secret.UnavailableError{Keychain: "memory", Reason: secret.Locked}
+		f.keychain.failing(func(op, key string) error { return locked })
+		v := f.verifier()
+		if err := v.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		// Not "wrong password": a mail client would throw the right one away.
+		if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != NotAvailable {
+			t.Errorf("locked: %v", err)
+		}
+		if _, _, err := v.Verify(t.Context(), "nobody@contoso.com", c.Password, "imap", home); reason(t, err) != WrongPassword {
+			t.Errorf("another mailbox: %v", err)
+		}
+		f.keychain.failing(nil)
+		v.mu.Lock()
+		v.lastTry = time.Time{} // as if some seconds had passed
+		v.mu.Unlock()
+		if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); err != nil {
+			t.Errorf("unlocked: %v", err)
+		}
+	})
 }
 
-func TestTokenReasons(t *testing.T) {
+func TestTokenOfARemovedSecret(t *testing.T) {
 	f := newFixture(t)
 	c, err := f.Create(t.Context(), f.request("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	id := c.Record.ID
-	for _, tc := range []struct {
-		name  string
-		fault func(*sandbox.Faults)
-		want  Refused
-	}{
-		{"fine", func(*sandbox.Faults) {}, ""},
-		{"down", func(f *sandbox.Faults) { f.EntraDown = true }, NotAvailable},
-		{"429", func(f *sandbox.Faults) { f.EntraStatus = 429 }, NotAvailable},
-		{"garbage", func(f *sandbox.Faults) { f.EntraGarbage = true }, NotAvailable},
-		{"policy", func(f *sandbox.Faults) { f.ConditionalAccess = true }, TenantRefuses},
-		{"disabled", func(f *sandbox.Faults) { f.AppDisabled = true }, TenantRefuses},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{}; tc.fault(f) })
-			v := f.verifier()
-			if err := v.Load(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			_, err := v.Token(t.Context(), id)
-			if got := reason(t, err); got != tc.want {
-				t.Errorf("token: %q, want %q (%v)", got, tc.want, err)
-			}
-			if got := reason(t, v.Revalidate(t.Context(), id)); got != tc.want {
-				t.Errorf("revalidate: %q, want %q", got, tc.want)
-			}
-		})
-	}
-	f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{} })
 	v := f.verifier()
 	if err := v.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -306,7 +281,7 @@ func TestReconnectCostsNoToken(t *testing.T) {
 	requests := &counted{RoundTripper: http.DefaultTransport}
 	v := f.verifier()
 	v.Entra = func(config.Cloud, string) (*entra.Client, error) {
-		return &entra.Client{HTTP: &http.Client{Transport: requests}, Authority: f.sandbox.Authority(), Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
+		return &entra.Client{HTTP: &http.Client{Transport: requests}, Authority: f.authority, Tenant: f.sandbox.Tenant, MaxWait: -1}, nil
 	}
 	if err := v.Load(t.Context()); err != nil {
 		t.Fatal(err)

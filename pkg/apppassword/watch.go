@@ -42,12 +42,23 @@ func (v *Verifier) Load(ctx context.Context) error {
 		}
 		byID[rec.ID] = h
 	}
-	for id := range old {
-		if byID[id] == nil && v.Tokens != nil {
-			v.Tokens.Forget(CredentialKey(old[id].rec))
+	signIns := make(map[string]SignIn, len(s.SignIns))
+	for _, si := range s.SignIns {
+		signIns[si.ID] = si
+	}
+	if v.Tokens != nil {
+		for id, h := range old {
+			if byID[id] == nil && !h.rec.Local() { // others may stand on the same sign-in or certificate
+				v.Tokens.Forget(secretKey(h.rec))
+			}
+		}
+		for id, si := range v.signIns {
+			if signInKey(signIns[id]) != signInKey(si) {
+				v.Tokens.Forget(signInKey(si))
+			}
 		}
 	}
-	v.seen, v.byID, v.missing, v.lastTry = seen, byID, missing, time.Time{}
+	v.seen, v.byID, v.signIns, v.missing, v.lastTry = seen, byID, signIns, missing, time.Time{}
 	v.loads++
 	v.index()
 	v.mu.Unlock()
@@ -177,8 +188,6 @@ func (v *Verifier) stale() bool {
 		return v.seen != nil
 	case err != nil:
 		return false
-	case v.seen == nil:
-		return true
 	}
-	return !os.SameFile(now, v.seen) || now.Size() != v.seen.Size() || !now.ModTime().Equal(v.seen.ModTime())
+	return differs(now, v.seen)
 }

@@ -51,7 +51,7 @@ func (b *backend) SignIn(ctx context.Context, at gateway.Attempt) (gateway.Grant
 func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protocol) (gateway.Grant, error) {
 	g := gateway.Grant{
 		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
-		Credential: apppassword.CredentialKey(rec), Revision: rec.Revision(),
+		Credential: b.verifier.CredentialKey(rec), Revision: rec.Revision(),
 		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
 	}
 	cloud, err := b.clouds(rec.Cloud)
@@ -134,6 +134,7 @@ var reasons = map[apppassword.Refused]gateway.Reason{
 	apppassword.PasswordRevoked:    gateway.Revoked,
 	apppassword.PasswordChanged:    gateway.Revoked,
 	apppassword.TenantRefuses:      gateway.Policy,
+	apppassword.SignInAgain:        gateway.Policy,
 	apppassword.NotAvailable:       gateway.Unavailable,
 }
 
@@ -145,8 +146,11 @@ func refusal(err error) error {
 		return err
 	}
 	r := &gateway.Refusal{Reason: reasons[re.Reason], Err: err}
-	if re.Reason == apppassword.PasswordChanged {
+	switch re.Reason {
+	case apppassword.PasswordChanged:
 		r.Public = "this app password was changed; sign in again"
+	case apppassword.SignInAgain:
+		r.Public = "the sign-in behind this app password has ended; run: o365pw login"
 	}
 	if re.Record.Name != "" {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -37,9 +38,10 @@ func newCreate(a *app) *cobra.Command {
 		Long: `Makes an app password for one mail program and prints it once.
 
 Behind it stands a client secret of its own, named alike, on the application
-registration of the profile. The mail program never sees that secret: it sees
-16 letters that are good at the gateway only, for the mailboxes, protocols and
-networks given here.
+registration of the profile; with --backing user the sign-in of a person, and
+with --backing certificate the application's certificate, which others share.
+The mail program never sees that: it sees 16 letters that are good at the
+gateway only, for the mailboxes, protocols and networks given here.
 
 --read-only lets it change nothing in the mailbox; --from and --max-per-hour
 limit what it sends; --login-name is a short user name for devices that cannot
@@ -54,7 +56,7 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
   o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
   o365pw create backup --network 192.168.1.0/24 --network 10.8.0.7 --no-wait
   o365pw create ci --expires 2027-05-01 -o json | jq -r .password
-  o365pw create mutt --backing secret --profile work
+  o365pw create mutt --backing user --profile private
   o365pw create archive --read-only
   o365pw create printer --login-name printer --allow smtp --from scan@contoso.com --max-per-hour 50
   o365pw create old-backup --decoy`,
@@ -89,15 +91,15 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 	f.StringSliceVar(&o.allow, "allow", nil, "protocols it may use: imap, pop3, smtp (default: the profile's, else imap,smtp)")
 	f.StringVar(&o.expires, "expires", "", "life (180d, 12h) or last day (2027-05-01) (default: the profile's, else 180d)")
 	f.StringArrayVar(&o.networks, "network", nil, "network it may be used from, in CIDR form; repeat for more (default: any)")
-	f.StringVar(&o.backing, "backing", "", "what stands behind it: secret (default: the profile's, else secret)")
-	f.BoolVar(&o.noWait, "no-wait", false, "do not wait until Entra accepts the new secret")
+	f.StringVar(&o.backing, "backing", "", "what stands behind it: secret, user, certificate (default: the profile's, else secret)")
+	f.BoolVar(&o.noWait, "no-wait", false, "do not wait until Entra accepts what stands behind it")
 	f.BoolVar(&o.readOnly, "read-only", false, "let it read only; without --allow it may not send either")
 	f.StringArrayVar(&o.from, "from", nil, "address, or @domain, it may send as; repeat for more (default: what Exchange lets pass)")
 	f.IntVar(&o.maxPerHour, "max-per-hour", 0, "most messages it may send an hour, 1 to 10000 (default: no limit)")
 	f.StringVar(&o.loginName, "login-name", "", "short user name that stands for its one mailbox")
 	f.BoolVar(&o.decoy, "decoy", false, "make a decoy: it never signs in, and its use raises an alert")
 	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions([]string{"imap", "pop3", "smtp"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret, apppassword.BackingUser, apppassword.BackingCertificate}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
@@ -153,17 +155,7 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 	if o.decoy && (o.readOnly || len(o.from) > 0 || o.maxPerHour != 0) {
 		return req, &usageError{problem: "a decoy never signs in, so --read-only, --from and --max-per-hour have no meaning for it", hint: "o365pw create NAME --decoy"}
 	}
-	if o.backing == "" {
-		o.backing = p.Backing
-	}
-	switch {
-	case o.decoy, o.backing == apppassword.BackingSecret:
-	case o.backing == "user", o.backing == "certificate":
-		return req, &usageError{problem: "the backing " + quote(o.backing) + " is not in this version yet", hint: "o365pw create --backing secret …"}
-	default:
-		return req, &usageError{problem: "the backing " + quote(o.backing) + " is none of secret, user, certificate", hint: "o365pw create --backing secret …"}
-	}
-	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, NoWait: o.noWait,
+	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, Backing: cmp.Or(o.backing, p.Backing), NoWait: o.noWait,
 		ReadOnly: o.readOnly, From: o.from, MaxPerHour: o.maxPerHour, LoginName: o.loginName, Decoy: o.decoy}
 	if err := apppassword.CheckName(req.Name); err != nil {
 		return req, err

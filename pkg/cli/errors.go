@@ -71,13 +71,34 @@ func (e *signInError) Unwrap() error { return e.err }
 
 // unattendedError is a refusal of the credentials in the environment, which
 // are not those of an app password.
-type unattendedError struct{ err error }
+type unattendedError struct {
+	by  signInKind
+	err error
+}
 
 func (e *unattendedError) Error() string {
-	return fmt.Sprintf("sign in with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: %v", e.err)
+	with := string(e.by)
+	switch e.by {
+	case byClientSecret, byCertificate, byTokenFile, byGitHub:
+		with = "AZURE_CLIENT_ID and " + with
+	}
+	return fmt.Sprintf("sign in with %s: %v", with, e.err)
 }
 
 func (e *unattendedError) Unwrap() error { return e.err }
+
+// refusedHint is what to look at where Entra does not take the credential.
+func (e *unattendedError) refusedHint() string {
+	switch e.by {
+	case byClientSecret:
+		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+	case byCertificate:
+		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
+	case byTokenFile, byGitHub:
+		return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	}
+	return ""
+}
 
 // failedError ends a command whose failures have been told one by one, or that
 // needs no more words.
@@ -133,13 +154,21 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*config.Error](err); ok {
 		return advice{wrongUsage, e.Hint}
 	}
+	if e, ok := errors.AsType[*azureCLIError](err); ok {
+		return adviseAzureCLI(e)
+	}
+	if e, ok := errors.AsType[*deviceCodeError](err); ok {
+		a := advise(e.err)
+		a.hint = "the tenant may block device codes alone: o365pw login, or on a machine without a browser o365pw login --paste; " + a.hint
+		return a
+	}
 	if _, ok := errors.AsType[*signInError](err); ok {
 		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
 	}
 	if e, ok := errors.AsType[*unattendedError](err); ok {
 		a := advise(e.err)
-		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused {
-			a.hint = "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused && e.refusedHint() != "" {
+			a.hint = e.refusedHint()
 		}
 		return a
 	}
@@ -203,6 +232,9 @@ func adviseAppPassword(err error) (advice, bool) {
 		if e.Field == "mailbox" && e.Value == "" {
 			hint = "add --mailbox alice@contoso.com, or mailbox = \"…\" to the profile"
 		}
+		if e.Field == "backing" {
+			hint = "o365pw create --backing secret …"
+		}
 		if e.Needs != "" {
 			hint = "allow it: --allow " + e.Needs + ", or --allow imap," + e.Needs
 		}
@@ -220,7 +252,8 @@ func adviseAppPassword(err error) (advice, bool) {
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
 		case e.ForbidsSecrets:
-			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); --backing certificate, which needs no client secret, is not in this version yet"}, true
+			x, _ := explain.Graph("CredentialTypeNotAllowedAsPerAppPolicy")
+			return advice{refused, x.Hint() + "; or " + x.More[0].Fix}, true
 		case e.Max > 0:
 			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
 		}
@@ -229,6 +262,15 @@ func adviseAppPassword(err error) (advice, bool) {
 			hint = "ask for less, such as --expires " + apppassword.Days(e.Shorter+time.Minute) + ", or " + hint
 		}
 		return advice{refused, hint}, true
+	}
+	if _, ok := errors.AsType[*apppassword.SignInError](err); ok {
+		return advice{signInRequired, "o365pw login"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.ScopeError](err); ok {
+		return advice{signInRequired, "sign in again and consent to it: o365pw login; or leave " + e.Protocol + " out: --allow …"}, true
+	}
+	if e, ok := errors.AsType[*apppassword.CertificateError](err); ok {
+		return adviseCertificate(e), true
 	}
 	if e, ok := errors.AsType[*apppassword.UnusableError](err); ok {
 		a := advise(e.Err)
@@ -251,6 +293,31 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
 	}
 	return advice{}, false
+}
+
+func adviseCertificate(e *apppassword.CertificateError) advice {
+	if ue, ok := errors.AsType[*secret.UnavailableError](e.Err); ok {
+		return advice{failed, keychainHint(ue)}
+	}
+	switch {
+	case !e.Expired.IsZero():
+		return advice{signInRequired, "make a new certificate and add it to the application: o365pw setup"}
+	case e.Missing() && e.File == "":
+		return advice{wrongUsage, "make one and add it to the application: o365pw setup; or name a PEM file in the profile: certificate = \"…\""}
+	}
+	return advice{wrongUsage, "check certificate in the profile: it names a PEM file with an RSA key and its certificate"}
+}
+
+func adviseAzureCLI(e *azureCLIError) advice {
+	switch {
+	case e.missing:
+		return advice{wrongUsage, "install it (https://aka.ms/azure-cli), or leave it out: o365pw login"}
+	case e.signIn:
+		return advice{signInRequired, "az login --allow-no-subscriptions --tenant " + shellQuote(e.tenant)}
+	case errors.Is(e.err, context.DeadlineExceeded):
+		return advice{unavailable, "see whether az answers: az account show"}
+	}
+	return advice{signInRequired, "see whether az works by itself: az account get-access-token --tenant " + shellQuote(e.tenant)}
 }
 
 func adviseGraph(e *graph.Error) advice {

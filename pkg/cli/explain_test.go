@@ -97,7 +97,7 @@ func TestHintsNameTheRightApplication(t *testing.T) {
 		want string
 	}{
 		{disabled, refused, "an administrator's move: run: az ad sp update --id " + login + " --set"},
-		{&unattendedError{disabled}, refused, "--id " + ci + " --set"},
+		{&unattendedError{byClientSecret, disabled}, refused, "--id " + ci + " --set"},
 		{&apppassword.UnusableError{Err: disabled}, refused, "--id " + mail + " --set"},
 		{&graph.Error{Status: 403, Code: "Authorization_RequestDenied"}, refused, "az ad app owner add --id " + mail + " --owner-object-id OWNER_ID"},
 		{&graph.Error{Status: 403}, refused, "az ad app owner add --id " + mail},
@@ -112,6 +112,16 @@ func TestHintsNameTheRightApplication(t *testing.T) {
 		if adv := a.advise(tt.err); adv.code != tt.code || !strings.Contains(adv.hint, tt.want) {
 			t.Errorf("%v: %d %q, want %d with %q", tt.err, adv.code, adv.hint, tt.code, tt.want)
 		}
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(b, "backing = \"user\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if adv := a.advise(disabled); !strings.Contains(adv.hint, "--id CLIENT_ID") {
+		t.Errorf("with two applications to sign in to: %q", adv.hint)
 	}
 	env["O365PW_CONFIG"] = filepath.Join(t.TempDir(), "none.toml")
 	if adv := a.advise(disabled); !strings.Contains(adv.hint, "--id CLIENT_ID") {

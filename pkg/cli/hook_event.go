@@ -85,14 +85,16 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 	return v
 }
 
-func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
+func signInEvent(e gateway.Event, cause error) hookEvent {
 	v := eventOf("sign-in-required", e)
-	v.Number = cause.Number()
+	if ee, ok := findEntra(cause); ok {
+		v.Number = ee.Number()
+	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
-	x, ok := explainEntra(cause)
+	x, ok := explainCause(cause)
 	if !ok {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v
@@ -101,6 +103,17 @@ func signInEvent(e gateway.Event, cause *entra.Error) hookEvent {
 	v.Mover, v.Fix = x.Mover, x.Fix
 	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
 	return v
+}
+
+// explainCause is by what Entra says, else that there is no sign-in.
+func explainCause(cause error) (explain.Explanation, bool) {
+	if ee, ok := findEntra(cause); ok {
+		return explainEntra(ee)
+	}
+	if _, none := errors.AsType[*apppassword.SignInError](cause); none {
+		return explain.Gateway("sign-in-required")
+	}
+	return explain.Explanation{}, false
 }
 
 func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math"
 	"sync"
@@ -89,8 +90,8 @@ func (h *hooks) command(k hook) string {
 
 // observe queues what the event of the gateway calls for.
 func (h *hooks) observe(e gateway.Event) {
-	if ee, ok := needsSignIn(e); ok {
-		h.signInRequired(e, ee)
+	if cause, ok := needsSignIn(e); ok {
+		h.signInRequired(e, cause)
 	}
 	switch {
 	case e.Kind != gateway.Refused:
@@ -103,15 +104,23 @@ func (h *hooks) observe(e gateway.Event) {
 
 // needsSignIn tells whether the event means that Entra no longer accepts
 // what stands behind an app password.
-func needsSignIn(e gateway.Event) (*entra.Error, bool) {
+func needsSignIn(e gateway.Event) (cause error, ok bool) {
 	if e.Grant.ID == "" || e.Reason != gateway.Revoked && e.Reason != gateway.Policy {
 		return nil, false
 	}
-	ee, ok := findEntra(e.Cause)
-	return ee, ok && ee.Kind() != entra.Unavailable
+	if ee, ok := findEntra(e.Cause); ok {
+		return ee, ee.Kind() != entra.Unavailable
+	}
+	// Known without asking: a sign-in that is not there, a certificate that has
+	// ended.
+	if se, ok := errors.AsType[*apppassword.SignInError](e.Cause); ok {
+		return se, true
+	}
+	ce, ok := errors.AsType[*apppassword.CertificateError](e.Cause)
+	return ce, ok
 }
 
-func (h *hooks) signInRequired(e gateway.Event, cause *entra.Error) {
+func (h *hooks) signInRequired(e gateway.Event, cause error) {
 	if h.command(onSignInRequired) == "" {
 		return
 	}

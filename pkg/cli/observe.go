@@ -104,7 +104,7 @@ func (g *gatewayRun) newObserver() *observer {
 		records:  g.verifier.Records,
 		sessions: func() []gateway.Session { return g.server.Sessions() },
 		tokenAge: func(rec apppassword.Record) (time.Duration, bool) {
-			return g.verifier.Tokens.Age(apppassword.CredentialKey(rec))
+			return g.verifier.Tokens.Age(g.verifier.CredentialKey(rec))
 		},
 		now: g.a.Now,
 	}

@@ -28,9 +28,9 @@ func newRevoke(a *app) *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Revoke app passwords",
 		Long: `Removes the client secret behind each app password from the application, sees
-that it is gone, and forgets the app password on this machine. A decoy has none:
-it is forgotten, and nobody is asked. A running
-gateway closes the mail program's sessions at once; a gateway elsewhere at its
+that it is gone, and forgets the app password on this machine. One that stands
+on a person's sign-in or on a certificate, and a decoy, has none: it is
+forgotten, and nobody is asked. A running gateway closes the mail program's sessions at once; a gateway elsewhere at its
 next check, within a minute.
 
 On a terminal it asks first. Elsewhere it needs --yes. Works in CI, by name or
@@ -77,7 +77,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	if err != nil {
 		return err
 	}
-	entries, decoys, err := s.revocable(ctx, args, o)
+	entries, local, err := s.revocable(ctx, args, o)
 	if err != nil {
 		return err
 	}
@@ -117,8 +117,8 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	// is no failure of this revoke.
 	if !o.dryRun && ctx.Err() == nil {
 		recovers := s.manager.Recover
-		if decoys {
-			recovers = s.manager.RecoverDecoys
+		if local {
+			recovers = s.manager.RecoverLocal
 		}
 		if err := recovers(ctx); err != nil {
 			a.warn("%v", err)
@@ -130,16 +130,16 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	return a.failures(errs, len(results), "revoked")
 }
 
-// revocable lists what may be meant. Where every argument names a decoy of this
-// machine, nobody else has to be asked: decoys tells that Graph was not.
-func (s *session) revocable(ctx context.Context, args []string, o revokeOptions) (entries []apppassword.Entry, decoys bool, err error) {
-	local, err := s.manager.Local()
-	decoys = err == nil && !o.all && !slices.ContainsFunc(args, func(arg string) bool {
-		e, err := apppassword.Match(local, arg)
-		return err != nil || !e.Decoy
+// revocable lists what may be meant. Where every argument names what is on this
+// machine alone, nobody else has to be asked: local tells that Graph was not.
+func (s *session) revocable(ctx context.Context, args []string, o revokeOptions) (entries []apppassword.Entry, local bool, err error) {
+	here, err := s.manager.Local()
+	local = err == nil && !o.all && !slices.ContainsFunc(args, func(arg string) bool {
+		e, err := apppassword.Match(here, arg)
+		return err != nil || !e.Local()
 	})
-	if decoys {
-		return local, true, nil
+	if local {
+		return here, true, nil
 	}
 	entries, err = s.manager.List(ctx)
 	return entries, false, err

@@ -1,9 +1,17 @@
 package config
 
+import (
+	"net/url"
+	"strings"
+)
+
 // The built-in clouds. Login and Graph hosts are those of
-// https://learn.microsoft.com/graph/deployments; what is marked was never
-// confirmed by documentation that could be found. Where one of those is wrong,
-// a [clouds.NAME] table of one's own mends it.
+// https://learn.microsoft.com/graph/deployments, portals those of
+// https://learn.microsoft.com/entra/fundamentals/faq, Exchange environments
+// those of https://learn.microsoft.com/powershell/module/exchange/connect-exchangeonline.
+// What is marked was never confirmed by documentation that could be found; where
+// it is wrong, a [clouds.NAME] table of one's own mends it. docs/clouds.md lists
+// the same, and a test holds it to that.
 var (
 	// Global, with GCC (US government, level 2).
 	global = Cloud{
@@ -15,6 +23,7 @@ var (
 		SMTP:              Endpoint{"smtp.office365.com", 587, "starttls"},
 		ExchangeResource:  "https://outlook.office365.com",
 		ExchangeDelegated: "https://outlook.office.com",
+		Portal:            "https://entra.microsoft.com", ExchangeEnvironment: "O365Default",
 	}
 
 	// GCC High. Exchange: seen in use, not documented; SMTP: unconfirmed.
@@ -27,6 +36,7 @@ var (
 		SMTP:              Endpoint{"smtp.office365.us", 587, "starttls"},
 		ExchangeResource:  "https://outlook.office365.us",
 		ExchangeDelegated: "https://outlook.office365.us",
+		Portal:            "https://entra.microsoft.us", ExchangeEnvironment: "O365USGovGCCHigh",
 	}
 
 	// US Department of Defense. Exchange: unconfirmed, and sources differ
@@ -40,6 +50,7 @@ var (
 		SMTP:              Endpoint{"outlook-dod.office365.us", 587, "starttls"},
 		ExchangeResource:  "https://outlook-dod.office365.us",
 		ExchangeDelegated: "https://outlook-dod.office365.us",
+		Portal:            "https://entra.microsoft.us", ExchangeEnvironment: "O365USGovDoD",
 	}
 
 	// China, operated by 21Vianet. Exchange: seen in use, not documented; SMTP:
@@ -53,6 +64,7 @@ var (
 		SMTP:              Endpoint{"smtp.partner.outlook.cn", 587, "starttls"},
 		ExchangeResource:  "https://partner.outlook.cn",
 		ExchangeDelegated: "https://partner.outlook.cn",
+		Portal:            "https://entra.microsoftonline.cn", ExchangeEnvironment: "O365China",
 	}
 
 	builtin = []Cloud{global, usgov, dod, china}
@@ -68,6 +80,38 @@ func BuiltinCloud(name string) (Cloud, bool) {
 		}
 	}
 	return Cloud{}, false
+}
+
+// kin is the built-in cloud whose Graph a cloud of one's own names: what is not
+// written in its table is as it is there. A Graph elsewhere, such as a sandbox's,
+// has none: the zero Cloud.
+func kin(graph string) Cloud {
+	for _, c := range builtin {
+		if strings.EqualFold(hostOf(c.Graph), hostOf(graph)) {
+			return c
+		}
+	}
+	return Cloud{}
+}
+
+// delegated is the resource of a person's sign-in where applications use
+// resource. Only the global cloud is known to have two.
+func delegated(resource string) string {
+	for _, c := range builtin {
+		if c.ExchangeResource == resource {
+			return c.ExchangeDelegated
+		}
+	}
+	return resource
+}
+
+// hostOf gives the host of a URL, without port; empty where v is none.
+func hostOf(v string) string {
+	u, err := url.Parse(v)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
 }
 
 func builtinNames() []string {

@@ -22,6 +22,8 @@ const (
 	DefaultKeychain   = "system"
 	DefaultCloud      = "global"
 	DefaultRevalidate = 60 * time.Second
+
+	DefaultAssertionAlgorithm = "PS256"
 )
 
 // Config is a configuration file. Load makes it; the zero value is a file with
@@ -41,7 +43,7 @@ type Config struct {
 // passwords.
 type Profile struct {
 	Name          string
-	Tenant        string   // GUID or domain
+	Tenant        string   // GUID or domain; with backing user also consumers, organizations or common
 	ClientID      string   // the mail app registration, a GUID
 	LoginClientID string   // public client to sign in to Graph with; may be empty
 	Mailbox       string   // default for create; may be empty
@@ -52,6 +54,8 @@ type Profile struct {
 	Cloud         Cloud
 	Keychain      string // system or file
 	Certificate   string // absolute path of a PEM file with key; empty: in the keychain
+
+	AssertionAlgorithm string // PS256 or RS256 (RFC 7518): signs the client assertions of backing certificate
 }
 
 // Cloud tells where the parts of a Microsoft 365 answer.
@@ -67,6 +71,9 @@ type Cloud struct {
 	ExchangeDelegated string // scopes of a person's sign-in begin with it
 
 	CAFile string // absolute path of PEM certificates to trust beside the system's; may be empty
+
+	Portal              string // Entra admin center, no slash at its end; empty where it is not known
+	ExchangeEnvironment string // for Connect-ExchangeOnline -ExchangeEnvironmentName; empty where it is not known
 }
 
 // Endpoint is a mail server.

@@ -1,12 +1,11 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-
-	"github.com/pelletier/go-toml/v2/unstable"
 )
 
 const (
@@ -23,8 +22,8 @@ var keys = map[string]string{
 	"profiles.*.tenant": aString, "profiles.*.client_id": aString, "profiles.*.login_client_id": aString,
 	"profiles.*.mailbox": aString, "profiles.*.backing": aString, "profiles.*.allow": aStrings,
 	"profiles.*.expires": aString, "profiles.*.cloud": aString, "profiles.*.keychain": aString,
-	"profiles.*.certificate": aString,
-	"clouds.*.authority":     aString, "clouds.*.graph": aString, "clouds.*.imap": aString, "clouds.*.pop3": aString,
+	"profiles.*.certificate": aString, "profiles.*.assertion_algorithm": aString,
+	"clouds.*.authority": aString, "clouds.*.graph": aString, "clouds.*.imap": aString, "clouds.*.pop3": aString,
 	"clouds.*.smtp": aString, "clouds.*.exchange_resource": aString, "clouds.*.ca_file": aString,
 	"gateway.imap": aString, "gateway.pop3": aString, "gateway.smtp": aString, "gateway.tls_cert": aString,
 	"gateway.tls_key": aString, "gateway.revalidate": aString, "gateway.metrics": aString,
@@ -85,41 +84,20 @@ func (e *Error) describeUnknown(p path) {
 // index gives the line of every key and table header, by its path joined; a
 // table is on the line where it is first named.
 func index(data []byte) (map[string]int, error) {
+	d, err := readDocument(data)
 	lines := map[string]int{}
-	var p unstable.Parser
-	p.Reset(data)
-	var table path
-	for p.NextExpression() {
-		node := p.Expression()
-		switch node.Kind {
-		case unstable.Table, unstable.ArrayTable:
-			table = addKey(lines, &p, nil, node)
-		case unstable.KeyValue:
-			addValue(lines, &p, table, node)
+	line, at := 1, 0
+	for _, e := range d.entries { // in the order of the text
+		for i, start := range e.parts {
+			line += bytes.Count(data[at:start], []byte("\n"))
+			at = start
+			p := e.path[:len(e.path)-len(e.parts)+i+1]
+			if _, ok := lines[p.joined()]; !ok {
+				lines[p.joined()] = line
+			}
 		}
 	}
-	return lines, p.Error()
-}
-
-func addKey(lines map[string]int, parser *unstable.Parser, prefix path, node *unstable.Node) path {
-	p := slices.Clone(prefix)
-	for it := node.Key(); it.Next(); {
-		part := it.Node()
-		p = append(p, string(part.Data))
-		if _, ok := lines[p.joined()]; !ok {
-			lines[p.joined()] = parser.Shape(part.Raw).Start.Line
-		}
-	}
-	return p
-}
-
-func addValue(lines map[string]int, parser *unstable.Parser, prefix path, node *unstable.Node) {
-	p := addKey(lines, parser, prefix, node)
-	if value := node.Value(); value.Kind == unstable.InlineTable {
-		for it := value.Children(); it.Next(); {
-			addValue(lines, parser, p, it.Node())
-		}
-	}
+	return lines, err
 }
 
 // separator stands between the parts of a path in an index, since names may

@@ -39,6 +39,8 @@ type (
 		Cloud         string   `toml:"cloud"`
 		Keychain      string   `toml:"keychain"`
 		Certificate   string   `toml:"certificate"`
+
+		AssertionAlgorithm string `toml:"assertion_algorithm"`
 	}
 	fileCloud struct {
 		Authority        string `toml:"authority"`
@@ -76,16 +78,21 @@ func Load(name string) (*Config, error) {
 	}
 	data, err := readFile(file)
 	if err != nil {
-		problem, hint := err.Error(), "name the file with --config or O365PW_CONFIG"
-		if pe, ok := errors.AsType[*fs.PathError](err); ok {
-			problem = "cannot be read: " + pe.Err.Error()
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			hint = "let the user who runs o365pw read it, or name another with --config"
-		}
-		return nil, &Error{Path: file, Problem: problem, Hint: hint, Err: err}
+		return nil, unreadable(file, err)
 	}
 	return parse(file, data)
+}
+
+// unreadable is the *Error for what readFile gave.
+func unreadable(file string, err error) error {
+	problem, hint := err.Error(), "name the file with --config or O365PW_CONFIG"
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		problem = "cannot be read: " + pe.Err.Error()
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "let the user who runs o365pw read it, or name another with --config"
+	}
+	return &Error{Path: file, Problem: problem, Hint: hint, Err: err}
 }
 
 func readFile(name string) ([]byte, error) {
@@ -110,7 +117,7 @@ func readFile(name string) ([]byte, error) {
 
 // parse reads the content of a file, whose path is absolute.
 func parse(name string, data []byte) (*Config, error) {
-	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // as Windows editors put it
+	data = bytes.TrimPrefix(data, bom)
 	r := &reader{path: name, dir: filepath.Dir(name)}
 	var f file
 	err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&f)

@@ -29,6 +29,8 @@ cloud           = "lab"
 keychain        = "file"
 certificate     = "keys/mail.pem"
 
+assertion_algorithm = "RS256"
+
 [profiles."a.b"]
 
 [clouds.lab]
@@ -84,9 +86,10 @@ func TestLoad(t *testing.T) {
 		Profiles: map[string]Profile{
 			"work": {Name: "work", Tenant: "contoso.onmicrosoft.com", ClientID: guid, LoginClientID: guid[:32] + "5555",
 				Mailbox: "alice@contoso.com", Backing: "certificate", Allow: []string{"imap", "pop3"}, Expires: "90d",
-				CloudName: "lab", Cloud: lab, Keychain: "file", Certificate: filepath.Join(dir, "keys/mail.pem")},
+				CloudName: "lab", Cloud: lab, Keychain: "file", Certificate: filepath.Join(dir, "keys/mail.pem"),
+				AssertionAlgorithm: "RS256"},
 			"a.b": {Name: "a.b", Backing: "secret", Allow: []string{"imap", "smtp"}, Expires: "180d",
-				CloudName: "global", Cloud: global, Keychain: "system"},
+				CloudName: "global", Cloud: global, Keychain: "system", AssertionAlgorithm: "PS256"},
 		},
 		Clouds: map[string]Cloud{"lab": lab},
 		Gateway: Gateway{IMAP: "0.0.0.0:143", POP3: "127.0.0.1:1995", Unnamed: []string{"pop3"}, Metrics: "[::1]:9365", TLSCert: "/etc/ssl/mail.pem",
@@ -155,6 +158,13 @@ func TestLoadFaults(t *testing.T) {
 		{"default", "\ndefault_profile = \"wrk\"\n[profiles.work]", 2, "default_profile", `no profile "wrk"`, "did you mean work?"},
 		{"tenant", inProfile("tenant = \"contoso\""), 2, "profiles.work.tenant", "neither a GUID nor a domain", "contoso.onmicrosoft.com"},
 		{"tenant common", inProfile("tenant = \"common\""), 2, "profiles.work.tenant", "many tenants", ""},
+		{"tenant organizations", inProfile("backing = \"certificate\"\ntenant = \"Organizations\""), 3, "profiles.work.tenant", "goes with backing user only, not with certificate", "backing = \"user\""},
+		{"personal accounts", inProfile("tenant = \"consumers\""), 2, "profiles.work.tenant", "personal accounts", "backing = \"user\""},
+		{"personal accounts by id", inProfile("tenant = \"9188040d-6c67-4c5b-b112-36a304b66dad\""), 2, "profiles.work.tenant", "personal accounts", "backing = \"user\""},
+		{"personal accounts in China", inProfile("tenant = \"consumers\"\nbacking = \"user\"\ncloud = \"china\""), 2, "profiles.work.tenant", "cloud china does not have", "global"},
+		{"tenant of a wrong backing", inProfile("tenant = \"common\"\nbacking = \"usr\""), 3, "profiles.work.backing", "not one of", "did you mean user?"},
+		{"algorithm", inProfile("assertion_algorithm = \"ps256\""), 2, "profiles.work.assertion_algorithm", "not one of", "did you mean"},
+		{"algorithm type", inProfile("assertion_algorithm = 256"), 2, "profiles.work.assertion_algorithm", "must be a string", ""},
 		{"client id", inProfile("client_id = \"123\""), 2, "profiles.work.client_id", "not a GUID", ""},
 		{"mailbox", inProfile("mailbox = \"alice\""), 2, "profiles.work.mailbox", "not a mail address", ""},
 		{"backing", inProfile("backing = \"certficate\""), 2, "profiles.work.backing", "not one of", "did you mean certificate?"},
@@ -218,14 +228,54 @@ func TestNoPasswordInError(t *testing.T) {
 	}
 }
 
-func TestOtherResource(t *testing.T) {
-	cfg, err := Load(write(t, "[clouds.lab]\nauthority = \"http://[::1]:1\"\ngraph = \"http://localhost:2/v1.0/\"\nexchange_resource = \"https://mail.example\"\n"))
-	if err != nil {
-		t.Fatal(err)
+// What a cloud of one's own does not say comes from the built-in one whose Graph
+// it names.
+func TestOwnCloud(t *testing.T) {
+	const portal = "https://entra.microsoft.us"
+	for _, tt := range []struct {
+		name, graph, resource string
+		want                  Cloud // the parts that are found out
+	}{
+		{"sandbox", "http://localhost:2/v1.0/", "https://outlook.office365.com", Cloud{GraphResource: "https://graph.microsoft.com",
+			ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com"}},
+		{"sandbox that says nothing", "http://localhost:2/v1.0", "", Cloud{GraphResource: "https://graph.microsoft.com",
+			ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com"}},
+		{"another resource", "http://localhost:2/v1.0", "https://mail.example/", Cloud{GraphResource: "https://graph.microsoft.com",
+			ExchangeResource: "https://mail.example", ExchangeDelegated: "https://mail.example"}},
+		{"another mail server of the global one", "https://graph.microsoft.com/v1.0", "", Cloud{GraphResource: "https://graph.microsoft.com",
+			ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com",
+			Portal: "https://entra.microsoft.com", ExchangeEnvironment: "O365Default"}},
+		{"GCC High", "https://GRAPH.microsoft.us/v1.0", "", Cloud{GraphResource: "https://graph.microsoft.us",
+			ExchangeResource: "https://outlook.office365.us", ExchangeDelegated: "https://outlook.office365.us",
+			Portal: portal, ExchangeEnvironment: "O365USGovGCCHigh"}},
+		{"DoD with the resource of GCC High", "https://dod-graph.microsoft.us/v1.0", "https://outlook.office365.us", Cloud{GraphResource: "https://dod-graph.microsoft.us",
+			ExchangeResource: "https://outlook.office365.us", ExchangeDelegated: "https://outlook.office365.us",
+			Portal: portal, ExchangeEnvironment: "O365USGovDoD"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := "[clouds.lab]\nauthority = \"http://[::1]:1\"\ngraph = \"" + tt.graph + "\"\n"
+			if tt.resource != "" {
+				text += "exchange_resource = \"" + tt.resource + "\"\n"
+			}
+			cfg, err := Load(write(t, text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.want.Name, tt.want.Authority, tt.want.Graph = "lab", "http://[::1]:1", strings.TrimSuffix(tt.graph, "/")
+			if d := cmp.Diff(tt.want, cfg.Clouds["lab"]); d != "" {
+				t.Error(d)
+			}
+		})
 	}
-	c := cfg.Clouds["lab"]
-	if c.ExchangeDelegated != "https://mail.example" || c.Graph != "http://localhost:2/v1.0" || c.IMAP != (Endpoint{}) {
-		t.Errorf("%+v", c)
+}
+
+// Words for many tenants go with a person's sign-in.
+func TestManyTenants(t *testing.T) {
+	for _, tenant := range []string{"consumers", "organizations", "common", "Common", personalTenant} {
+		cfg, err := Load(write(t, "[profiles.me]\nbacking = \"user\"\nclient_id = \""+guid+"\"\ntenant = \""+tenant+"\"\n"))
+		if err != nil || cfg.Profiles["me"].Tenant != tenant {
+			t.Errorf("%s: %v", tenant, err)
+		}
 	}
 }
 

@@ -63,6 +63,10 @@ func Resolve(cfg *Config, name string, getenv func(string) string) (Profile, err
 		return Profile{}, &Error{Path: cfg.Path, Line: key.line(cfg.lines), Key: key.String(), Problem: "is missing",
 			Hint: fmt.Sprintf("add %s to the profile, or set %s", f.key, f.variable)}
 	}
+	if problem, hint := CheckTenant(p.Tenant, p.Backing, p.Cloud); problem != "" {
+		// Load has checked what the file says by itself.
+		return Profile{}, &Error{Key: "O365PW_TENANT", Problem: problem, Hint: hint}
+	}
 	return p, nil
 }
 

@@ -91,6 +91,8 @@ func TestResolve(t *testing.T) {
 		{"several", two, env(), "default_profile", 1, "several", "home, work"},
 		{"bad variable", one, env("O365PW_KEYCHAIN", "fil"), "O365PW_KEYCHAIN", 0, "not one of", "did you mean file?"},
 		{"bad tenant", one, env("O365PW_TENANT", "x y"), "O365PW_TENANT", 0, "neither", ""},
+		{"many tenants", one, env("O365PW_TENANT", "common"), "O365PW_TENANT", 0, "many tenants", "backing"},
+		{"personal accounts alone", nil, env("O365PW_TENANT", "consumers", "O365PW_CLIENT_ID", guid), "O365PW_TENANT", 0, "personal accounts", "backing"},
 		{"missing", load("\n[profiles.a]\ntenant = \"a.b\""), env(), "profiles.a.client_id", 2, "is missing", "O365PW_CLIENT_ID"},
 	}
 	for _, tt := range faults {

@@ -19,6 +19,9 @@ var (
 	backings  = []string{"secret", "user", "certificate"}
 	protocols = []string{"imap", "pop3", "smtp"}
 	keychains = []string{"system", "file"}
+	// algorithms are those of RFC 7518 that Entra takes for client assertions:
+	// https://learn.microsoft.com/entra/identity-platform/certificate-credentials
+	algorithms = []string{"PS256", "RS256"}
 
 	guidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 	nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
@@ -52,16 +55,49 @@ func checkGUID(v string) (string, string) {
 	return fmt.Sprintf("%q is not a GUID", v), "it is the application (client) id on the app registration's page, as in 00001111-aaaa-2222-bbbb-3333cccc4444"
 }
 
+const tenantHint = "give the tenant's GUID or a domain of it, as in contoso.onmicrosoft.com"
+
+// personalTenant is the tenant that personal accounts are in, another word for
+// consumers: https://learn.microsoft.com/entra/identity-platform/v2-protocols.
+const personalTenant = "9188040d-6c67-4c5b-b112-36a304b66dad"
+
+// manyTenants are the words that may stand where a tenant does in an address of
+// Entra's, for whatever tenant the person is of.
+var manyTenants = []string{"consumers", "organizations", "common"}
+
+func isManyTenants(v string) bool { return slices.Contains(manyTenants, strings.ToLower(v)) }
+
+// isPersonal tells whether personal accounts sign in to the tenant, and only
+// they.
+func isPersonal(v string) bool {
+	return strings.EqualFold(v, "consumers") || strings.EqualFold(v, personalTenant)
+}
+
 func checkTenant(v string) (string, string) {
-	const hint = "give the tenant's GUID or a domain of it, as in contoso.onmicrosoft.com"
-	switch strings.ToLower(v) {
-	case "common", "organizations", "consumers":
-		return fmt.Sprintf("%q stands for many tenants, not for one", v), hint
-	}
-	if guidForm.MatchString(v) || len(v) <= 253 && hostForm.MatchString(v) && strings.Contains(v, ".") {
+	if isManyTenants(v) || guidForm.MatchString(v) || len(v) <= 253 && hostForm.MatchString(v) && strings.Contains(v, ".") {
 		return "", ""
 	}
-	return fmt.Sprintf("%q is neither a GUID nor a domain", v), hint
+	return fmt.Sprintf("%q is neither a GUID nor a domain", v), tenantHint
+}
+
+// CheckTenant tells what keeps tenant from going with backing in the cloud, and
+// what to do about it; nothing if it fits. An application signs in as itself to
+// one tenant, so that consumers, organizations and common go with backing user
+// alone; and personal accounts are in the global cloud alone.
+func CheckTenant(tenant, backing string, cloud Cloud) (problem, hint string) {
+	many := isManyTenants(tenant)
+	switch {
+	case backing != "user" && isPersonal(tenant):
+		return fmt.Sprintf("%q are personal accounts, which take no application: it goes with backing user only, not with %s", tenant, backing),
+			`set backing = "user"; for the mailboxes of an organisation ` + tenantHint
+	case backing != "user" && many:
+		return fmt.Sprintf("%q stands for many tenants, not for one: it goes with backing user only, not with %s", tenant, backing),
+			tenantHint + `, or set backing = "user"`
+	case isPersonal(tenant) && slices.Contains([]string{usgov.Graph, dod.Graph, china.Graph}, cloud.Graph):
+		return fmt.Sprintf("%q are personal accounts, which cloud %s does not have", tenant, cloud.Name),
+			`set cloud = "global" for them, or ` + tenantHint
+	}
+	return "", ""
 }
 
 func checkMailbox(v string) (string, string) {
@@ -99,6 +135,7 @@ func (r *reader) profile(name string, f fileProfile, own map[string]Cloud) Profi
 	r.checked(key("backing"), f.Backing, oneOf(backings))
 	r.checked(key("expires"), f.Expires, checkExpires)
 	r.checked(key("keychain"), f.Keychain, oneOf(keychains))
+	r.checked(key("assertion_algorithm"), f.AssertionAlgorithm, oneOf(algorithms))
 	if f.Allow != nil && len(f.Allow) == 0 {
 		r.fail(key("allow"), "is empty: nothing would be allowed", "known: "+strings.Join(protocols, ", "))
 	}
@@ -113,7 +150,7 @@ func (r *reader) profile(name string, f fileProfile, own map[string]Cloud) Profi
 	p := Profile{
 		Name: name, Tenant: f.Tenant, ClientID: f.ClientID, LoginClientID: f.LoginClientID, Mailbox: f.Mailbox,
 		Backing: f.Backing, Allow: f.Allow, Expires: f.Expires, CloudName: f.Cloud, Keychain: f.Keychain,
-		Certificate: r.file(f.Certificate),
+		Certificate: r.file(f.Certificate), AssertionAlgorithm: f.AssertionAlgorithm,
 	}
 	p.fillDefaults()
 	cloud, ok := own[p.CloudName]
@@ -125,6 +162,9 @@ func (r *reader) profile(name string, f fileProfile, own map[string]Cloud) Profi
 		r.fail(key("cloud"), fmt.Sprintf("there is no cloud %q", p.CloudName), suggest(p.CloudName, known, "known"))
 	}
 	p.Cloud = cloud
+	if slices.Contains(backings, p.Backing) {
+		r.checked(key("tenant"), f.Tenant, func(v string) (string, string) { return CheckTenant(v, p.Backing, cloud) })
+	}
 	return p
 }
 
@@ -133,6 +173,7 @@ func (p *Profile) fillDefaults() {
 	p.Expires = cmp.Or(p.Expires, DefaultExpires)
 	p.CloudName = cmp.Or(p.CloudName, DefaultCloud)
 	p.Keychain = cmp.Or(p.Keychain, DefaultKeychain)
+	p.AssertionAlgorithm = cmp.Or(p.AssertionAlgorithm, DefaultAssertionAlgorithm)
 	if len(p.Allow) == 0 {
 		p.Allow = []string{"imap", "smtp"}
 	}
@@ -161,17 +202,15 @@ func (r *reader) cloud(name string, f fileCloud) Cloud {
 	r.checked(key("authority"), f.Authority, checkURL)
 	r.checked(key("graph"), f.Graph, checkURL)
 	r.checked(key("exchange_resource"), f.ExchangeResource, checkResource)
+	k := kin(f.Graph)
 	c := Cloud{
 		Name: name, Authority: strings.TrimRight(f.Authority, "/"), Graph: strings.TrimRight(f.Graph, "/"),
-		GraphResource:    global.GraphResource,
-		ExchangeResource: strings.TrimRight(cmp.Or(f.ExchangeResource, global.ExchangeResource), "/"),
+		GraphResource:    cmp.Or(k.GraphResource, global.GraphResource),
+		ExchangeResource: strings.TrimRight(cmp.Or(f.ExchangeResource, k.ExchangeResource, global.ExchangeResource), "/"),
 		CAFile:           r.file(f.CAFile),
+		Portal:           k.Portal, ExchangeEnvironment: k.ExchangeEnvironment,
 	}
-	// Only the global cloud is known to want another resource of persons than
-	// of applications.
-	if c.ExchangeDelegated = c.ExchangeResource; c.ExchangeResource == global.ExchangeResource {
-		c.ExchangeDelegated = global.ExchangeDelegated
-	}
+	c.ExchangeDelegated = delegated(c.ExchangeResource)
 	c.IMAP = r.endpoint(key("imap"), f.IMAP)
 	c.POP3 = r.endpoint(key("pop3"), f.POP3)
 	c.SMTP = r.endpoint(key("smtp"), f.SMTP)

@@ -1,10 +1,11 @@
 // Package entra gets access tokens from Microsoft Entra ID (v2 endpoints) by
-// client secret, refresh token, authorization code with PKCE on a loopback
-// redirect, and device code.
+// client secret, certificate, federation, managed identity, refresh token,
+// authorization code with PKCE on a loopback redirect, and device code.
 //
 // What it guarantees:
-//   - secrets and tokens travel in the body of a POST only, are never sent on
-//     after a redirect, and never appear in an error;
+//   - secrets and tokens travel in the body of a POST, or in a header where that
+//     is the protocol of GitHub and Azure's machines, are never sent on after a
+//     redirect, and never appear in an error;
 //   - every failure of a request is an [*Error], whose Kind says what to do
 //     about it. An outage (no network, throttling, garbage in the answer) is
 //     never taken for a refusal;
@@ -12,11 +13,12 @@
 //   - [Client.RefreshStored] keeps a rotated refresh token before anybody gets
 //     to see the access token that came with it.
 //
-// Limits: tokens are opaque here. The signature of an ID token is not checked,
-// so an [Identity] is for display and never a reason to let somebody in.
+// Limits: tokens are opaque here, but for [Peek], which is for diagnosis. The
+// signature of an ID token is not checked, so an [Identity] is for display and
+// never a reason to let somebody in.
 //
 // Sources: RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 8252 (native apps),
-// RFC 8628 (device code) and
+// RFC 8628 (device code), RFC 7523 (client assertions) and
 // https://learn.microsoft.com/entra/identity-platform/v2-protocols.
 package entra
 
@@ -46,7 +48,8 @@ type Client struct {
 	Authority string
 
 	// Tenant is a GUID or a verified domain. The sign-in flows also take
-	// "organizations" and "common"; a client secret does not (AADSTS9001023).
+	// "organizations", "common", and "consumers" for personal accounts; a client
+	// secret or assertion does not (AADSTS9001023).
 	Tenant string
 
 	// UserAgent is sent with every request; empty is "o365pw".
@@ -58,10 +61,10 @@ type Client struct {
 	// MaxWait bounds the pauses before a request is repeated, all together,
 	// when Entra is throttling (429) or out of order (5xx); 0 is 10 s, and a
 	// negative value means no repeats. Repeated are the requests that change
-	// nothing, by client secret and refresh token (Entra does not end a refresh
-	// token by its use), three times at most; others only after a 429, which
-	// says that nothing was done. When Retry-After asks for more than is left
-	// of MaxWait, the error returns at once.
+	// nothing, by client secret, assertion and refresh token (Entra does not end
+	// a refresh token by its use), three times at most; others only after a 429,
+	// which says that nothing was done. When Retry-After asks for more than is
+	// left of MaxWait, the error returns at once.
 	MaxWait time.Duration
 }
 
@@ -92,6 +95,7 @@ type Token struct {
 type Identity struct {
 	Name     string // "Alice Example"
 	Username string // preferred_username; the address as a rule, and not a key
+	Email    string // email; empty as a rule, and no proof that it is theirs
 	ObjectID string // oid
 	TenantID string // tid
 }
@@ -120,10 +124,10 @@ func (c *Client) endpoint(path string) (string, error) {
 	switch {
 	case u.Host == "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil:
 		return "", fmt.Errorf("authority %q is not of the form https://HOST", u.Redacted())
-	case u.Scheme == "http" && !loopback(u.Hostname()):
-		return "", fmt.Errorf("authority %q would get secrets in clear: use https", u.Redacted())
 	case u.Scheme != "http" && u.Scheme != "https":
 		return "", fmt.Errorf("authority %q is not of the form https://HOST", u.Redacted())
+	case !confidential(u, loopback):
+		return "", fmt.Errorf("authority %q would get secrets in clear: use https", u.Redacted())
 	}
 	if !validTenant(c.Tenant) {
 		return "", fmt.Errorf("tenant %q is neither a GUID nor a domain", c.Tenant)
@@ -140,6 +144,12 @@ func validTenant(tenant string) bool {
 		}
 		return r != '.' && r != '-' && r != '_'
 	})
+}
+
+// confidential reports whether secrets may go to u: by https, or in clear to
+// hosts that are near.
+func confidential(u *url.URL, near func(host string) bool) bool {
+	return u.Scheme == "https" || u.Scheme == "http" && near(u.Hostname())
 }
 
 func loopback(host string) bool {
@@ -164,7 +174,9 @@ func hostOf(address string) string {
 
 // withSignInScopes adds to scope what every sign-in of a person asks for: a
 // refresh token (offline_access) and an ID token with a name (openid profile).
-// Refreshing asks again, or the next refresh token may not come.
+// Refreshing asks again, or the next refresh token may not come. email is not
+// among them: it would be one more permission to consent to, which sign-ins
+// and administrators' grants from before do not have.
 func withSignInScopes(scope string) []string {
 	scopes := strings.Fields(scope)
 	for _, s := range []string{"openid", "profile", "offline_access"} {

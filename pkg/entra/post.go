@@ -29,12 +29,17 @@ const (
 	onlyUndone   repeat = false // after a 429 alone, which says that nothing was done
 )
 
-// token posts form to the token endpoint and decodes the answer, pausing and
-// repeating as [Client.MaxWait] says.
+// token posts form to the token endpoint and decodes the answer, repeating as
+// [Client.MaxWait] says.
 func (c *Client) token(ctx context.Context, op string, form url.Values, again repeat) (Token, error) {
+	return c.repeated(ctx, again, func() (Token, error) { return c.tokenOnce(ctx, op, form) })
+}
+
+// repeated calls once, pausing and repeating as [Client.MaxWait] says.
+func (c *Client) repeated(ctx context.Context, again repeat, once func() (Token, error)) (Token, error) {
 	left := cmp.Or(c.MaxWait, defaultMaxWait)
 	for n := 0; ; n++ {
-		t, err := c.tokenOnce(ctx, op, form)
+		t, err := once()
 		e, failed := errors.AsType[*Error](err)
 		if !failed || n == maxRepeats || !e.repeatable(again) {
 			return t, err
@@ -113,8 +118,7 @@ func (c *Client) exchange(ctx context.Context, op, path string, form url.Values)
 	e := &Error{Op: op, URL: target, CorrelationID: uuid.NewString()}
 	resp, body, err := c.post(ctx, target, e.CorrelationID, form)
 	if resp != nil {
-		e.Status = resp.StatusCode
-		e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+		e.answered(resp)
 	}
 	if err != nil {
 		e.Err = err
@@ -140,10 +144,29 @@ func (c *Client) exchange(ctx context.Context, op, path string, form url.Values)
 	return answer{m, func(err error) *Error { e.Err = err; return e }}, nil
 }
 
-// post sends form and reads the answer whole. resp comes back, with its body
-// closed, as soon as there was a status line.
+// answered notes what the head of an answer says.
+func (e *Error) answered(resp *http.Response) {
+	e.Status = resp.StatusCode
+	e.RetryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+}
+
+// post sends form and reads the answer.
 func (c *Client) post(ctx context.Context, target, requestID string, form url.Values) (resp *http.Response, body []byte, err error) {
-	timeout := cmp.Or(c.Timeout, defaultTimeout)
+	req, err := http.NewRequest(http.MethodPost, target, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", cmp.Or(c.UserAgent, defaultUserAgent))
+	req.Header.Set("client-request-id", requestID)
+	return send(ctx, c.HTTP, cmp.Or(c.Timeout, defaultTimeout), req)
+}
+
+// send sends req by h (nil is a client of its own) and reads the answer whole,
+// within timeout. resp comes back, with its body closed, as soon as there was
+// a status line.
+func send(ctx context.Context, h *http.Client, timeout time.Duration, req *http.Request) (resp *http.Response, body []byte, err error) {
 	rctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	defer func() {
@@ -157,16 +180,7 @@ func (c *Client) post(ctx context.Context, target, requestID string, form url.Va
 		}
 	}()
 
-	req, err := http.NewRequestWithContext(rctx, http.MethodPost, target, strings.NewReader(form.Encode()))
-	if err != nil {
-		return nil, nil, err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", cmp.Or(c.UserAgent, defaultUserAgent))
-	req.Header.Set("client-request-id", requestID)
-
-	resp, err = c.httpClient().Do(req)
+	resp, err = noRedirects(h).Do(req.WithContext(rctx))
 	if err != nil {
 		// The address is in our own error already.
 		if u, ok := errors.AsType[*url.Error](err); ok {
@@ -185,12 +199,13 @@ func (c *Client) post(ctx context.Context, target, requestID string, form url.Va
 	return resp, body, nil
 }
 
-// httpClient is c.HTTP, except that it never follows a redirect: a 307 would
-// carry the secrets in the body to wherever it points.
-func (c *Client) httpClient() *http.Client {
+// noRedirects is a copy of given that never follows a redirect: a 307 would
+// carry the secrets in the body to wherever it points. Nor does it keep
+// cookies.
+func noRedirects(given *http.Client) *http.Client {
 	var h http.Client
-	if c.HTTP != nil {
-		h = *c.HTTP
+	if given != nil {
+		h = *given
 	}
 	h.Jar = nil
 	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

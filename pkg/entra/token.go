@@ -20,17 +20,17 @@ func (c *Client) ClientSecret(ctx context.Context, clientID string, s secret.Tex
 	if s.IsZero() {
 		return Token{}, &Error{Op: op, Err: errors.New("the client secret is empty"), kind: Misconfigured}
 	}
-	form := url.Values{"client_secret": {s.Reveal()}}
-	return c.clientCredentials(ctx, op, clientID, scope, form)
+	form := clientCredentials(clientID, scope, url.Values{"client_secret": {s.Reveal()}})
+	return c.token(ctx, op, form, safeToRepeat)
 }
 
-// clientCredentials is the grant of RFC 6749 section 4.4. form brings what
+// clientCredentials is a request of RFC 6749 section 4.4. form brings what
 // authenticates the client: a secret, or an assertion (RFC 7523 section 2.2).
-func (c *Client) clientCredentials(ctx context.Context, op, clientID, scope string, form url.Values) (Token, error) {
+func clientCredentials(clientID, scope string, form url.Values) url.Values {
 	form.Set("grant_type", "client_credentials")
 	form.Set("client_id", clientID)
 	form.Set("scope", scope)
-	return c.token(ctx, op, form, safeToRepeat)
+	return form
 }
 
 // RefreshToken gets an access token by a refresh token (RFC 6749 section 6).

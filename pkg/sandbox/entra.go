@@ -24,7 +24,10 @@ type entraState struct {
 	devices  map[string]*deviceCode
 	refused  map[[32]byte][]time.Time // client credential requests, by fingerprint
 	issued   map[string]int
-	swept    time.Time
+	// assertions are the ids of client assertions that were used, with their
+	// expiry.
+	assertions map[string]time.Time
+	swept      time.Time
 }
 
 func newEntraState() entraState {
@@ -36,6 +39,8 @@ func newEntraState() entraState {
 		devices:  make(map[string]*deviceCode),
 		refused:  make(map[[32]byte][]time.Time),
 		issued:   make(map[string]int),
+
+		assertions: make(map[string]time.Time),
 	}
 }
 
@@ -54,6 +59,11 @@ func (s *Server) entraHandler() http.Handler {
 	mux.HandleFunc("GET /devicelogin", s.serveDevicePage)
 	mux.HandleFunc("POST /devicelogin", s.serveDeviceAnswer)
 	mux.HandleFunc("POST /introspect/{mailbox}", s.serveIntrospection)
+	mux.Handle("GET /metadata/identity/oauth2/token", s.entraFaults(s.serveIMDS))
+	mux.Handle("GET /sandbox/msi/token", s.entraFaults(s.serveAppService))
+	mux.HandleFunc("GET /sandbox/oidc/token", s.serveOIDCToken)
+	mux.HandleFunc("GET /sandbox/oidc/.well-known/openid-configuration", s.serveOIDCDiscovery)
+	mux.HandleFunc("GET /sandbox/oidc/keys", s.serveOIDCKeys)
 	mux.HandleFunc("GET /sandbox/faults", s.serveFaults)
 	mux.HandleFunc("PUT /sandbox/faults", s.serveFaults)
 	return mux
@@ -261,6 +271,11 @@ func (s *Server) sweepLocked() {
 	for k, d := range s.entra.devices {
 		if d.expires.Before(limit) {
 			delete(s.entra.devices, k)
+		}
+	}
+	for k, expires := range s.entra.assertions {
+		if expires.Before(now) {
+			delete(s.entra.assertions, k)
 		}
 	}
 	for k, times := range s.entra.refused {

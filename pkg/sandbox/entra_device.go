@@ -71,7 +71,7 @@ func (s *Server) newDeviceCode(form url.Values) (string, *deviceCode, *oauthErro
 		return "", nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
-	sc, refusal := delegatedScope(app, form.Get("scope"))
+	sc, refusal := s.delegatedScopeLocked(app, form.Get("scope"), nil)
 	if refusal != nil {
 		return "", nil, refusal
 	}
@@ -100,6 +100,8 @@ func (s *Server) redeemDeviceLocked(app *application, form url.Values) (*grant, 
 			text: "Bad verification code. Invalid verification code due to user typing in wrong user code for device code flow."}
 	case !now.Before(d.expires):
 		return nil, &oauthError{code: "expired_token", number: 70019, text: "Verification code expired."}
+	case s.Faults.DeviceCodeBlocked:
+		return nil, blockedByPolicy()
 	case d.declined:
 		return nil, &oauthError{code: "authorization_declined", number: 70017, text: "User declined to authorize the device."}
 	}
@@ -114,7 +116,11 @@ func (s *Server) redeemDeviceLocked(app *application, form url.Values) (*grant, 
 			text: "OAuth 2.0 device flow error. Authorization is pending. Continue polling."}
 	}
 	d.used = true
-	return &grant{kind: "device_code", app: app, person: d.person, scope: d.scope}, nil
+	sc, refusal := s.delegatedScopeLocked(app, d.scope.asked, d.person)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return &grant{kind: "device_code", app: app, person: d.person, scope: sc}, nil
 }
 
 func (s *Server) serveDevicePage(w http.ResponseWriter, r *http.Request) {
@@ -126,7 +132,7 @@ func (s *Server) serveDevicePage(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveDeviceAnswer takes the answer of the device page: user_code, and either
-// user (an address) with action=accept, or action=decline.
+// user (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveDeviceAnswer(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
@@ -160,7 +166,7 @@ func (s *Server) answerDevice(form url.Values) *oauthError {
 		d.declined = true
 		return nil
 	}
-	if d.person = s.dir.personByAddress(form.Get("user")); d.person == nil {
+	if d.person = s.dir.personByUPN(form.Get("user")); d.person == nil {
 		return &oauthError{number: 50034, text: fmt.Sprintf(
 			"The user account %s does not exist in the %s directory.", printable(form.Get("user")), s.Tenant)}
 	}

@@ -40,12 +40,15 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		refusal = s.checkTenant(r, false)
 	}
 	var app *application
+	var redirectURIs []string
 	if refusal == nil {
 		s.mu.Lock()
-		app, refusal = s.appLocked(form)
+		if app, refusal = s.appLocked(form); refusal == nil {
+			redirectURIs = app.redirectURIs
+		}
 		s.mu.Unlock()
 	}
-	if refusal == nil && !matchRedirect(app.redirectURIs, form.Get("redirect_uri")) {
+	if refusal == nil && !matchRedirect(redirectURIs, form.Get("redirect_uri")) {
 		refusal = &oauthError{number: 50011, text: fmt.Sprintf(
 			"The redirect URI '%s' specified in the request does not match the redirect URIs configured for the application '%s'.",
 			printable(form.Get("redirect_uri")), app.clientID)}
@@ -60,7 +63,13 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		app: app, redirect: form.Get("redirect_uri"), state: form.Get("state"), hasState: form.Has("state"),
 		challenge: form.Get("code_challenge"), nonce: form.Get("nonce"), expires: s.now().Add(codeLife),
 	}
-	if refusal := q.check(form); refusal != nil {
+	refusal = q.check(form)
+	if refusal == nil {
+		s.mu.Lock()
+		q.scope, refusal = s.delegatedScopeLocked(app, form.Get("scope"), nil)
+		s.mu.Unlock()
+	}
+	if refusal != nil {
 		s.redirectError(w, r, q, refusal)
 		return
 	}
@@ -106,13 +115,11 @@ func (q *authRequest) check(form url.Values) *oauthError {
 	case form.Get("scope") == "":
 		return missing("scope")
 	}
-	var refusal *oauthError
-	q.scope, refusal = delegatedScope(q.app, form.Get("scope"))
-	return refusal
+	return nil
 }
 
 // serveSignIn takes the answer of the sign-in page: request, and either user
-// (an address) with action=accept, or action=decline.
+// (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
@@ -124,7 +131,7 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	q := s.entra.requests[form.Get("request")]
-	person := s.dir.personByAddress(form.Get("user"))
+	person := s.dir.personByUPN(form.Get("user"))
 	if q != nil && (form.Get("action") == "decline" || person != nil) {
 		delete(s.entra.requests, form.Get("request"))
 	}
@@ -232,13 +239,14 @@ func (s *Server) redeemCodeLocked(app *application, form url.Values) (*grant, *o
 	case !verifier(form.Get("code_verifier"), c.challenge):
 		return nil, invalid(501481, "The Code_Verifier does not match the code_challenge supplied in the authorization request.")
 	}
-	sc := c.scope
+	asked := c.scope.asked
 	if form.Has("scope") {
-		var refusal *oauthError
-		if sc, refusal = delegatedScope(app, form.Get("scope")); refusal != nil {
-			return nil, refusal
-		}
-		sc.offline, sc.openid = c.scope.offline, c.scope.openid // fixed by the authorization
+		asked = form.Get("scope")
 	}
+	sc, refusal := s.delegatedScopeLocked(app, asked, c.person)
+	if refusal != nil {
+		return nil, refusal
+	}
+	sc.offline, sc.openid, sc.email = c.scope.offline, c.scope.openid, c.scope.email // fixed by the authorization
 	return &grant{kind: "authorization_code", app: app, person: c.person, scope: sc, nonce: c.nonce}, nil
 }

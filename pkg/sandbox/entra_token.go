@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// accessToken is what an access token stands for. Its text is random: it
-// cannot be read, and clients must not try to.
+// accessToken is what an access token stands for; see accessTokenText.
 type accessToken struct {
 	audience string
 	app      *application
@@ -75,7 +74,7 @@ func (s *Server) tokenGrant(r *http.Request) (*grant, *oauthError) {
 	defer s.mu.Unlock()
 	s.sweepLocked()
 	if kind == "client_credentials" {
-		return s.clientCredentialsLocked(form)
+		return s.clientCredentialsLocked(form, s.authority+r.URL.Path)
 	}
 	app, refusal := s.publicClientLocked(form)
 	if refusal != nil {
@@ -112,7 +111,7 @@ func basicCredentials(r *http.Request, form url.Values) *oauthError {
 	if err1 != nil || err2 != nil {
 		return bad
 	}
-	if form.Has("client_secret") || form.Has("client_id") && form.Get("client_id") != id {
+	if form.Has("client_secret") || form.Has("client_assertion") || form.Has("client_id") && form.Get("client_id") != id {
 		return &oauthError{code: "invalid_request", number: 9000411, text: "The client has sent credentials in more than one way."}
 	}
 	form.Set("client_id", id)
@@ -126,19 +125,23 @@ func (s *Server) appLocked(form url.Values) (*application, *oauthError) {
 	id := form.Get("client_id")
 	app := s.dir.byClientID(id)
 	switch {
-	case app == nil:
+	case app == nil || !s.replicatedLocked(app.created):
 		return nil, unknownApp(printable(id), s.Tenant)
-	case app == s.dir.mail && s.Faults.NoServicePrincipal:
+	case !s.principalLocked(app):
 		return nil, &oauthError{code: "invalid_client", number: 7000229,
 			text: fmt.Sprintf("The client application %s is missing service principal in the tenant %s. See instructions here: https://go.microsoft.com/fwlink/?linkid=2225119", id, s.Tenant)}
-	case app == s.dir.mail && s.Faults.AppDisabled:
+	case s.disabledLocked(app):
 		return nil, &oauthError{code: "unauthorized_client", number: 7000112,
-			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, app.displayName)}
+			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, printable(app.displayName))}
 	case s.Faults.ConditionalAccess:
-		return nil, &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
-			text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
+		return nil, blockedByPolicy()
 	}
 	return app, nil
+}
+
+func blockedByPolicy() *oauthError {
+	return &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
+		text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
 }
 
 // publicClientLocked is appLocked for the grants of people. All applications
@@ -152,7 +155,7 @@ func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError)
 		return nil, &oauthError{code: "invalid_client", number: 700025,
 			text: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 	}
-	if len(app.redirectURIs) == 0 {
+	if len(app.redirectURIs) == 0 && !app.fallbackPublic {
 		return nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
@@ -161,15 +164,17 @@ func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError)
 
 // clientCredentialsLocked is RFC 6749 section 4.4. The same request, refused
 // too often within a minute, is taken for a loop.
-func (s *Server) clientCredentialsLocked(form url.Values) (*grant, *oauthError) {
+func (s *Server) clientCredentialsLocked(form url.Values, endpoint string) (*grant, *oauthError) {
 	now := s.nowLocked()
-	print := sha256.Sum256([]byte(form.Get("client_id") + "\x00" + form.Get("client_secret") + "\x00" + form.Get("scope")))
+	// Assertions differ from each other even in a loop.
+	print := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t",
+		form.Get("client_id"), form.Get("client_secret"), form.Get("scope"), form.Has("client_assertion")))
 	recent := slices.DeleteFunc(s.entra.refused[print], func(t time.Time) bool { return now.Sub(t) > time.Minute })
 	if len(recent) >= s.LoopLimit {
 		return nil, &oauthError{code: "invalid_grant", number: 50196,
 			text: "The server terminated an operation because it encountered a client request loop. Please contact your app vendor."}
 	}
-	g, refusal := s.checkClientLocked(form, now)
+	g, refusal := s.checkClientLocked(form, endpoint, now)
 	if refusal != nil {
 		s.entra.refused[print] = append(recent, now)
 		return nil, refusal
@@ -178,36 +183,49 @@ func (s *Server) clientCredentialsLocked(form url.Values) (*grant, *oauthError) 
 	return g, nil
 }
 
-func (s *Server) checkClientLocked(form url.Values, now time.Time) (*grant, *oauthError) {
+func (s *Server) checkClientLocked(form url.Values, endpoint string, now time.Time) (*grant, *oauthError) {
 	app, refusal := s.appLocked(form)
 	if refusal != nil {
 		return nil, refusal
 	}
-	secret := form.Get("client_secret")
+	secret, assertion := form.Get("client_secret"), form.Get("client_assertion")
 	switch {
-	case secret == "":
+	case secret == "" && assertion == "":
 		return nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
+	case secret != "" && assertion != "":
+		return nil, &oauthError{code: "invalid_request", number: 9000411, text: "The client has sent credentials in more than one way."}
 	case app.public:
 		return nil, &oauthError{code: "invalid_client", number: 700025,
 			text: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 	case form.Get("scope") == "":
 		return nil, missing("scope")
+	case secret != "":
+		refusal = s.checkSecretLocked(app, secret, now)
+	default:
+		refusal = s.checkAssertionLocked(app, form, endpoint, now)
 	}
-	c := app.match(secret, now, s.Faults.ReplicationDelay)
-	switch {
-	case c == nil || now.Before(c.start):
-		return nil, &oauthError{code: "invalid_client", number: 7000215,
-			text: fmt.Sprintf("Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.clientID)}
-	case !now.Before(c.end):
-		return nil, &oauthError{code: "invalid_client", number: 7000222,
-			text: fmt.Sprintf("The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate credentials for added security: https://aka.ms/certCreds.", app.clientID)}
+	if refusal != nil {
+		return nil, refusal
 	}
-	sc, refusal := appScope(app, form.Get("scope"))
+	sc, refusal := s.appScopeLocked(form.Get("scope"))
 	if refusal != nil {
 		return nil, refusal
 	}
 	return &grant{kind: "client_credentials", app: app, scope: sc}, nil
+}
+
+func (s *Server) checkSecretLocked(app *application, secret string, now time.Time) *oauthError {
+	c := app.match(secret, now, s.Faults.ReplicationDelay)
+	switch {
+	case c == nil || now.Before(c.start):
+		return &oauthError{code: "invalid_client", number: 7000215,
+			text: fmt.Sprintf("Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.clientID)}
+	case !now.Before(c.end):
+		return &oauthError{code: "invalid_client", number: 7000222,
+			text: fmt.Sprintf("The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate credentials for added security: https://aka.ms/certCreds.", app.clientID)}
+	}
+	return nil
 }
 
 // redeemRefreshLocked is RFC 6749 section 6.
@@ -224,6 +242,9 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	case t.revoked || s.Faults.RevokeRefreshTokens:
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 50173,
 			text: "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user might have changed or reset their password."}
+	case s.Faults.SignInFrequency:
+		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 70043,
+			text: "The refresh token has expired or is invalid due to sign-in frequency checks by conditional access."}
 	case !now.Before(t.expires):
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 700082,
 			text: "The refresh token has expired due to inactivity."}
@@ -232,7 +253,7 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	if form.Has("scope") {
 		asked = form.Get("scope")
 	}
-	sc, refusal := delegatedScope(app, asked)
+	sc, refusal := s.delegatedScopeLocked(app, asked, t.person)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -263,16 +284,19 @@ func (s *Server) issue(g *grant) tokenAnswer {
 		TokenType:    "Bearer",
 		ExpiresIn:    int(s.TokenLife / time.Second),
 		ExtExpiresIn: int(s.TokenLife / time.Second),
-		AccessToken:  newToken(1500, 2000),
 	}
 	t := &accessToken{audience: g.scope.resource, app: g.app, person: g.person, expires: now.Add(s.TokenLife)}
+	if g.person == nil {
+		t.roles = s.rolesLocked(g.app, g.scope.resource)
+	} else {
+		t.scopes = g.scope.names
+	}
+	a.AccessToken = s.accessTokenText(t, now)
 	s.entra.tokens[a.AccessToken] = t
 	s.entra.issued[g.kind]++
 	if g.person == nil {
-		t.roles = g.app.roles[g.scope.resource]
 		return a
 	}
-	t.scopes = g.scope.names
 	a.Scope = g.scope.String()
 	if g.scope.offline {
 		a.RefreshToken = newToken(900, 1300)
@@ -299,7 +323,7 @@ func (s *Server) token(text string) *accessToken {
 
 const tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// newToken makes a token that is from ≤ n < to characters long. Real ones are long enough to break clients with fixed buffers.
+// newToken makes a token that cannot be read, from ≤ n < to characters long.
 func newToken(from, to int) string {
 	return randomText(from+mathrand.IntN(to-from), tokenAlphabet)
 }
@@ -311,16 +335,18 @@ func verifier(verifier, challenge string) bool {
 	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
 }
 
-// printable makes what a stranger sent fit to be said again.
-func printable(s string) string {
+// printable makes what a stranger sent fit to be said again, in short.
+func printable(s string) string { return printableUpTo(100, s) }
+
+func printableUpTo(n int, s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 100 {
-		s = strings.ToValidUTF8(s[:100], "") + "..."
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "") + "..."
 	}
 	return s
 }

@@ -49,7 +49,7 @@ func TestRecoverGoesOn(t *testing.T) {
 		}
 		return names
 	}
-	if err := f.RecoverDecoys(t.Context()); err == nil || !strings.Contains(err.Error(), `"bait"`) {
+	if err := f.RecoverLocal(t.Context()); err == nil || !strings.Contains(err.Error(), `"bait"`) {
 		t.Errorf("error %v", err)
 	}
 	if got := strings.Join(pending(), " "); got != "bait real" {
