@@ -87,15 +87,25 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 
 func signInEvent(e gateway.Event, cause error) hookEvent {
 	v := eventOf("sign-in-required", e)
-	if ee, ok := findEntra(cause); ok {
+	ee, asked := findEntra(cause)
+	if asked {
 		v.Number = ee.Number()
+	}
+	if e.Reason == gateway.SignInRequired {
+		v.Mover, v.Fix = "you", "o365pw login"
+		v.Message = fmt.Sprintf("The sign-in behind the app password %q has ended: %s. To mend it (%s): %s.", v.AppPassword, printable(cause.Error()), v.Mover, v.Fix)
+		return v
 	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
-	x, ok := explainCause(cause)
-	if !ok {
+	var x explain.Explanation
+	known := false
+	if asked {
+		x, known = explainEntra(ee)
+	}
+	if !known {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v
 	}
@@ -103,17 +113,6 @@ func signInEvent(e gateway.Event, cause error) hookEvent {
 	v.Mover, v.Fix = x.Mover, x.Fix
 	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
 	return v
-}
-
-// explainCause is by what Entra says, else that there is no sign-in.
-func explainCause(cause error) (explain.Explanation, bool) {
-	if ee, ok := findEntra(cause); ok {
-		return explainEntra(ee)
-	}
-	if _, none := errors.AsType[*apppassword.SignInError](cause); none {
-		return explain.Gateway("sign-in-required")
-	}
-	return explain.Explanation{}, false
 }
 
 func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }

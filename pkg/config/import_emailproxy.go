@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // ImportEmailProxy reads a configuration of email-oauth2-proxy
@@ -144,7 +145,7 @@ func (a proxyAccount) backing(i *Imported) {
 	switch flow := a.get("oauth2_flow"); {
 	case flow == "client_credentials" && certificate != "":
 		i.Backing = "certificate"
-		if certificate == key && filepath.IsAbs(certificate) {
+		if certificate == key && filepath.IsAbs(certificate) && utf8.ValidString(certificate) {
 			i.Certificate = certificate
 			break
 		}

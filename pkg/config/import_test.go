@@ -379,6 +379,7 @@ func FuzzImportEmailProxy(f *testing.F) {
 		"[SMTP-0]\n[a@b]\ntoken_url=https://login.windows.net/common\nclient_id", "[a@b]\n\tx\n=", "[a@b\xff]\ntoken_url:https://login.live.com/%zz"} {
 		f.Add([]byte(s))
 	}
+	f.Add([]byte("[a@b\x99]\noauth2_flow=client_credentials\njwt_certificate_path=/\x99\njwt_key_path=/\x99\ntoken_url=https://login.microsoftonline.com/b.c/\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		all, err := ImportEmailProxy(strings.NewReader(string(data)))
 		checkImported(t, all, err)

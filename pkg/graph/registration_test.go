@@ -127,6 +127,17 @@ func TestEnsureApplicationFaults(t *testing.T) {
 			})
 		})
 	}
+	t.Run("made, without a date", func(t *testing.T) {
+		f := newTenant(t)
+		f.fail("patch app", func(w http.ResponseWriter, r *http.Request, work func() any) {
+			answer := work().(result)
+			answer.body.(object)["createdDateTime"] = nil
+			good(w, r, func() any { return answer })
+		})
+		if app, changed, err := f.serve(t).EnsureApplication(t.Context(), wanted()); err != nil || !changed || !app.Fresh || !app.Created.IsZero() {
+			t.Errorf("%t %+v %v", changed, app, err)
+		}
+	})
 	t.Run("made by somebody else meanwhile", func(t *testing.T) {
 		f := newTenant(t)
 		f.fail("patch app", func(w http.ResponseWriter, r *http.Request, work func() any) {

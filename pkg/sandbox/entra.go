@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,41 +156,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Pragma", "no-cache")
 	w.WriteHeader(status)
 	w.Write(body)
-}
-
-// checkTenant refuses the tenant in the request's path unless it is this one,
-// by GUID or by verified domain.
-func (s *Server) checkTenant(r *http.Request, appOnly bool) *oauthError {
-	tenant := r.PathValue("tenant")
-	switch {
-	case sameFold(tenant, s.Tenant), sameFold(tenant, s.Domain):
-		return nil
-	case slices.Contains([]string{"common", "organizations", "consumers"}, tenant):
-		if appOnly {
-			return &oauthError{code: "invalid_request", number: 9001023,
-				text: "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint."}
-		}
-		return &oauthError{code: "invalid_request", number: 50194,
-			text: "Application is not configured as a multi-tenant application. Usage of the /common endpoint is not supported for such apps. Use a tenant-specific endpoint or configure the application to be multi-tenant."}
-	case isGUID(tenant) || isDomain(tenant):
-		return &oauthError{code: "invalid_request", number: 90002,
-			text: fmt.Sprintf("Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant.", tenant)}
-	default:
-		return &oauthError{code: "invalid_request", number: 900023,
-			text: fmt.Sprintf("Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain.", tenant)}
-	}
-}
-
-func isDomain(s string) bool {
-	if !strings.Contains(s, ".") {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return false
-		}
-	}
-	return true
 }
 
 // readForm reads the form in the body of a request. Nothing may be in the

@@ -67,7 +67,7 @@ func (s *Server) serveManaged(w http.ResponseWriter, r *http.Request, version st
 	}
 	resource := query.Get("resource")
 	s.mu.Lock()
-	app, refusal := s.appLocked(url.Values{"client_id": {id}})
+	app, refusal := s.appLocked(home, url.Values{"client_id": {id}})
 	if refusal == nil {
 		refusal = s.resourceLocked(resource)
 	}

@@ -39,13 +39,20 @@ func (s *Server) serveKeys(w http.ResponseWriter, r *http.Request) {
 
 // serveDiscovery is OpenID Connect Discovery 1.0 section 4.
 func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
-	if refusal := s.checkTenant(r, false); refusal != nil {
+	in, refusal := s.realm(r)
+	if refusal != nil {
 		s.oauthError(w, r, refusal)
 		return
 	}
-	base := s.authority + "/" + s.Tenant
+	base, issuer := s.authority+"/"+s.segment(in), s.issuer()
+	switch in {
+	case consumers:
+		issuer = s.authority + "/" + consumerTenant + "/v2.0"
+	case common, organizations: // as Entra has it: each token names its tenant
+		issuer = s.authority + "/{tenantid}/v2.0"
+	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"issuer":                                s.issuer(),
+		"issuer":                                issuer,
 		"authorization_endpoint":                base + "/oauth2/v2.0/authorize",
 		"token_endpoint":                        base + "/oauth2/v2.0/token",
 		"device_authorization_endpoint":         base + "/oauth2/v2.0/devicecode",

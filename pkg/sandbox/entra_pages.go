@@ -21,10 +21,12 @@ type pagePerson struct {
 }
 
 // people are those who can sign in; the one hinted at is marked.
-func (s *Server) people(hint string) []pagePerson {
+func (s *Server) people(in realm, hint string) []pagePerson {
 	var list []pagePerson
 	for _, p := range s.dir.people {
-		list = append(list, pagePerson{p.name, p.upn, sameFold(p.upn, hint)})
+		if in.admits(p) {
+			list = append(list, pagePerson{p.name, p.upn, sameFold(p.upn, hint)})
+		}
 	}
 	return list
 }

@@ -12,6 +12,7 @@ import (
 
 // authRequest is an authorization request whose page waits for an answer.
 type authRequest struct {
+	in        realm
 	app       *application
 	redirect  string
 	state     string
@@ -36,14 +37,15 @@ const codeLife = 10 * time.Minute
 // PKCE S256 (RFC 7636), which is optional in Entra and required here.
 func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	form, refusal := parseForm(r.URL.RawQuery)
+	var in realm
 	if refusal == nil {
-		refusal = s.checkTenant(r, false)
+		in, refusal = s.realm(r)
 	}
 	var app *application
 	var redirectURIs []string
 	if refusal == nil {
 		s.mu.Lock()
-		if app, refusal = s.appLocked(form); refusal == nil {
+		if app, refusal = s.appLocked(in, form); refusal == nil {
 			redirectURIs = app.redirectURIs
 		}
 		s.mu.Unlock()
@@ -60,7 +62,7 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	}
 
 	q := &authRequest{
-		app: app, redirect: form.Get("redirect_uri"), state: form.Get("state"), hasState: form.Has("state"),
+		in: in, app: app, redirect: form.Get("redirect_uri"), state: form.Get("state"), hasState: form.Has("state"),
 		challenge: form.Get("code_challenge"), nonce: form.Get("nonce"), expires: s.now().Add(codeLife),
 	}
 	refusal = q.check(form)
@@ -73,8 +75,8 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 		s.redirectError(w, r, q, refusal)
 		return
 	}
-	if s.AutoSignIn && len(s.dir.people) > 0 {
-		s.redirectCode(w, r, q, s.dir.people[0])
+	if p := s.first(in); s.AutoSignIn && p != nil {
+		s.redirectCode(w, r, q, p)
 		return
 	}
 	if form.Get("prompt") == "none" {
@@ -88,8 +90,8 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	s.entra.requests[id] = q
 	s.mu.Unlock()
 	s.writePage(w, http.StatusOK, signInPage, pageData{
-		App: app.displayName, Action: "/" + s.Tenant + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
-		People: s.people(form.Get("login_hint")),
+		App: app.displayName, Action: "/" + s.segment(in) + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
+		People: s.people(in, form.Get("login_hint")),
 	})
 }
 
@@ -123,7 +125,7 @@ func (q *authRequest) check(form url.Values) *oauthError {
 func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
-		refusal = s.checkTenant(r, false)
+		_, refusal = s.realm(r)
 	}
 	if refusal != nil {
 		s.signInError(w, refusal)
@@ -131,9 +133,12 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	q := s.entra.requests[form.Get("request")]
-	person := s.dir.personByUPN(form.Get("user"))
-	if q != nil && (form.Get("action") == "decline" || person != nil) {
-		delete(s.entra.requests, form.Get("request"))
+	var p *person
+	if q != nil {
+		p, refusal = s.signIn(q.in, form.Get("user"))
+		if form.Get("action") == "decline" || p != nil {
+			delete(s.entra.requests, form.Get("request"))
+		}
 	}
 	s.mu.Unlock()
 
@@ -143,11 +148,10 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	case form.Get("action") == "decline":
 		s.redirectError(w, r, q, &oauthError{code: "access_denied", suberror: "user_cancelled", number: 65004,
 			text: "User declined to consent to access the app."})
-	case person == nil:
-		s.signInError(w, &oauthError{number: 50034, text: fmt.Sprintf(
-			"The user account %s does not exist in the %s directory.", printable(form.Get("user")), s.Tenant)})
+	case refusal != nil:
+		s.signInError(w, refusal)
 	default:
-		s.redirectCode(w, r, q, person)
+		s.redirectCode(w, r, q, p)
 	}
 }
 

@@ -60,8 +60,13 @@ func (s *Server) tokenGrant(r *http.Request) (*grant, *oauthError) {
 	if kind == "" {
 		return nil, missing("grant_type")
 	}
-	if refusal := s.checkTenant(r, kind == "client_credentials"); refusal != nil {
+	in, refusal := s.realm(r)
+	if refusal != nil {
 		return nil, refusal
+	}
+	if in != home && kind == "client_credentials" {
+		return nil, &oauthError{code: "invalid_request", number: 9001023,
+			text: "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint."}
 	}
 	if refusal := basicCredentials(r, form); refusal != nil {
 		return nil, refusal
@@ -76,21 +81,29 @@ func (s *Server) tokenGrant(r *http.Request) (*grant, *oauthError) {
 	if kind == "client_credentials" {
 		return s.clientCredentialsLocked(form, s.authority+r.URL.Path)
 	}
-	app, refusal := s.publicClientLocked(form)
+	app, refusal := s.publicClientLocked(in, form)
 	if refusal != nil {
 		return nil, refusal
 	}
+	var g *grant
 	switch kind {
 	case "authorization_code":
-		return s.redeemCodeLocked(app, form)
+		g, refusal = s.redeemCodeLocked(app, form)
 	case "refresh_token":
-		return s.redeemRefreshLocked(app, form)
+		g, refusal = s.redeemRefreshLocked(app, form)
 	case deviceGrant:
-		return s.redeemDeviceLocked(app, form)
+		g, refusal = s.redeemDeviceLocked(app, form)
 	default:
-		return nil, &oauthError{code: "unsupported_grant_type", number: 70003,
+		refusal = &oauthError{code: "unsupported_grant_type", number: 70003,
 			text: fmt.Sprintf("The app requested an unsupported grant type '%s'.", printable(kind))}
 	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	if !in.admits(g.person) {
+		return nil, &oauthError{code: "invalid_grant", number: 70000, text: "Provided grant is invalid or malformed."}
+	}
+	return g, nil
 }
 
 // basicCredentials moves a client id and secret from HTTP Basic, where each is
@@ -121,12 +134,16 @@ func basicCredentials(r *http.Request, form url.Values) *oauthError {
 
 // appLocked finds the application of a request and refuses what Entra refuses
 // of every grant.
-func (s *Server) appLocked(form url.Values) (*application, *oauthError) {
+func (s *Server) appLocked(in realm, form url.Values) (*application, *oauthError) {
 	id := form.Get("client_id")
 	app := s.dir.byClientID(id)
-	switch {
-	case app == nil || !s.replicatedLocked(app.created):
+	if app == nil || !s.replicatedLocked(app.created) {
 		return nil, unknownApp(printable(id), s.Tenant)
+	}
+	if refusal := in.takes(app); refusal != nil {
+		return nil, refusal
+	}
+	switch {
 	case !s.principalLocked(app):
 		return nil, &oauthError{code: "invalid_client", number: 7000229,
 			text: fmt.Sprintf("The client application %s is missing service principal in the tenant %s. See instructions here: https://go.microsoft.com/fwlink/?linkid=2225119", id, s.Tenant)}
@@ -146,8 +163,8 @@ func blockedByPolicy() *oauthError {
 
 // publicClientLocked is appLocked for the grants of people. All applications
 // here are public clients in these, and those must not send a secret.
-func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError) {
-	app, refusal := s.appLocked(form)
+func (s *Server) publicClientLocked(in realm, form url.Values) (*application, *oauthError) {
+	app, refusal := s.appLocked(in, form)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -184,7 +201,7 @@ func (s *Server) clientCredentialsLocked(form url.Values, endpoint string) (*gra
 }
 
 func (s *Server) checkClientLocked(form url.Values, endpoint string, now time.Time) (*grant, *oauthError) {
-	app, refusal := s.appLocked(form)
+	app, refusal := s.appLocked(home, form)
 	if refusal != nil {
 		return nil, refusal
 	}
