@@ -132,9 +132,22 @@ func TestHookSignInRequired(t *testing.T) {
 		other := refusedBy(gateway.Policy, &entra.Error{Code: "invalid_grant", Status: 400, Numbers: []int{53003}})
 		other.Grant.ID = "2"
 		h.observe(other)
+		if list := h.queued(onSignInRequired); len(list) != 1 || list[0].event.ID != "2" {
+			t.Errorf("of another: %+v", list)
+		}
+		// Entra need not have been asked.
+		for i, cause := range []error{&apppassword.SignInError{Profile: "work"}, &apppassword.CertificateError{Expired: time.Now(), Err: errors.New("it has expired")}} {
+			e := refusedBy(gateway.Policy, refusal(&apppassword.RefusedError{Reason: apppassword.SignInAgain, Err: cause}))
+			e.Grant.ID = fmt.Sprint("unasked ", i)
+			h.observe(e)
+			list := h.queued(onSignInRequired)
+			if len(list) != 1 || (i == 0) != strings.Contains(list[0].event.Fix, "o365pw login") || !strings.Contains(list[0].event.Message, cause.Error()) {
+				t.Errorf("%v: %+v", cause, list)
+			}
+		}
 		time.Sleep(signInEvery - time.Second)
 		h.observe(ended)
-		if list := h.queued(onSignInRequired); len(list) != 1 || list[0].event.ID != "2" {
+		if list := h.queued(onSignInRequired); len(list) != 0 {
 			t.Errorf("within the hour: %+v", list)
 		}
 		time.Sleep(time.Second)
