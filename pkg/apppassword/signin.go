@@ -344,6 +344,24 @@ func (m *Manager) MailToken(ctx context.Context) (entra.Token, error) {
 	if !ok {
 		return entra.Token{}, &SignInError{Profile: m.Profile.Name}
 	}
+	return m.refresh(ctx, si)
+}
+
+// signInToken is MailToken by the sign-in behind the record, which may be
+// another than the profile's.
+func (m *Manager) signInToken(ctx context.Context, rec Record) (entra.Token, error) {
+	s, err := m.Registry.Load()
+	if err != nil {
+		return entra.Token{}, err
+	}
+	si := s.signIn(rec.SignIn)
+	if si == nil {
+		return entra.Token{}, &SignInError{Profile: m.Profile.Name}
+	}
+	return m.refresh(ctx, *si)
+}
+
+func (m *Manager) refresh(ctx context.Context, si SignIn) (entra.Token, error) {
 	c := *m.Entra
 	c.Tenant = si.Tenant // a profile that names another tenant now says nothing about this sign-in
 	r := refresher{registry: m.Registry, keychains: m.Keychains, now: m.now, complain: func(err error) { m.warn("%v", err) }}

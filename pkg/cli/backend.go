@@ -52,7 +52,8 @@ func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protoc
 	g := gateway.Grant{
 		ID: rec.ID, Name: rec.Name, Profile: rec.Profile, Mailbox: mailbox, Expires: rec.Expires,
 		Credential: b.verifier.CredentialKey(rec), Revision: rec.Revision(),
-		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
+		Delegated: rec.Backing == apppassword.BackingUser,
+		ReadOnly:  rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
 	}
 	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
@@ -134,7 +135,7 @@ var reasons = map[apppassword.Refused]gateway.Reason{
 	apppassword.PasswordRevoked:    gateway.Revoked,
 	apppassword.PasswordChanged:    gateway.Revoked,
 	apppassword.TenantRefuses:      gateway.Policy,
-	apppassword.SignInAgain:        gateway.Policy,
+	apppassword.SignInAgain:        gateway.SignInRequired,
 	apppassword.NotAvailable:       gateway.Unavailable,
 }
 
@@ -146,17 +147,15 @@ func refusal(err error) error {
 		return err
 	}
 	r := &gateway.Refusal{Reason: reasons[re.Reason], Err: err}
-	switch re.Reason {
-	case apppassword.PasswordChanged:
+	if re.Reason == apppassword.PasswordChanged {
 		r.Public = "this app password was changed; sign in again"
-	case apppassword.SignInAgain:
-		r.Public = "the sign-in behind this app password has ended; run: o365pw login"
 	}
 	if re.Record.Name != "" {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok {
-		if x, ok := entra.Explain(ee.Number()); ok {
+		if x, ok := explainEntra(ee); ok {
+			x = x.Fill(recordValues(re.Record))
 			r.Err = fmt.Errorf("%w; to mend it (%s): %s", r.Err, x.Mover, x.Fix)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -69,13 +71,34 @@ func (e *signInError) Unwrap() error { return e.err }
 
 // unattendedError is a refusal of the credentials in the environment, which
 // are not those of an app password.
-type unattendedError struct{ err error }
+type unattendedError struct {
+	by  signInKind
+	err error
+}
 
 func (e *unattendedError) Error() string {
-	return fmt.Sprintf("sign in with AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: %v", e.err)
+	with := string(e.by)
+	switch e.by {
+	case byClientSecret, byCertificate, byTokenFile, byGitHub:
+		with = "AZURE_CLIENT_ID and " + with
+	}
+	return fmt.Sprintf("sign in with %s: %v", with, e.err)
 }
 
 func (e *unattendedError) Unwrap() error { return e.err }
+
+// refusedHint is what to look at where Entra does not take the credential.
+func (e *unattendedError) refusedHint() string {
+	switch e.by {
+	case byClientSecret:
+		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+	case byCertificate:
+		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
+	case byTokenFile, byGitHub:
+		return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	}
+	return ""
+}
 
 // failedError ends a command whose failures have been told one by one, or that
 // needs no more words.
@@ -131,13 +154,21 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*config.Error](err); ok {
 		return advice{wrongUsage, e.Hint}
 	}
+	if e, ok := errors.AsType[*azureCLIError](err); ok {
+		return adviseAzureCLI(e)
+	}
+	if e, ok := errors.AsType[*deviceCodeError](err); ok {
+		a := advise(e.err)
+		a.hint = "the tenant may block device codes alone: o365pw login, or on a machine without a browser o365pw login --paste; " + a.hint
+		return a
+	}
 	if _, ok := errors.AsType[*signInError](err); ok {
 		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
 	}
 	if e, ok := errors.AsType[*unattendedError](err); ok {
 		a := advise(e.err)
-		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused {
-			a.hint = "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
+		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused && e.refusedHint() != "" {
+			a.hint = e.refusedHint()
 		}
 		return a
 	}
@@ -221,7 +252,8 @@ func adviseAppPassword(err error) (advice, bool) {
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
 		case e.ForbidsSecrets:
-			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); or use one without a client secret: --backing certificate"}, true
+			x, _ := explain.Graph("CredentialTypeNotAllowedAsPerAppPolicy")
+			return advice{refused, x.Hint() + "; or " + x.More[0].Fix}, true
 		case e.Max > 0:
 			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
 		}
@@ -276,44 +308,64 @@ func adviseCertificate(e *apppassword.CertificateError) advice {
 	return advice{wrongUsage, "check certificate in the profile: it names a PEM file with an RSA key and its certificate"}
 }
 
+func adviseAzureCLI(e *azureCLIError) advice {
+	switch {
+	case e.missing:
+		return advice{wrongUsage, "install it (https://aka.ms/azure-cli), or leave it out: o365pw login"}
+	case e.signIn:
+		return advice{signInRequired, "az login --allow-no-subscriptions --tenant " + shellQuote(e.tenant)}
+	case errors.Is(e.err, context.DeadlineExceeded):
+		return advice{unavailable, "see whether az answers: az account show"}
+	}
+	return advice{signInRequired, "see whether az works by itself: az account get-access-token --tenant " + shellQuote(e.tenant)}
+}
+
 func adviseGraph(e *graph.Error) advice {
+	x, ok := explain.Graph(e.Code)
+	if !ok {
+		x, ok = explain.Graph(strconv.Itoa(e.Status))
+	}
+	if !ok && e.Temporary() {
+		x, _ = explain.Exit(int(unavailable))
+	}
 	switch {
 	case e.IsUnauthorized():
-		return advice{signInRequired, "o365pw login (or renew the token in O365PW_ACCESS_TOKEN)"}
-	case e.IsForbidden():
-		return advice{refused, "the sign-in needs Application.ReadWrite.All and an owner or Application Administrator; in CI Application.ReadWrite.OwnedBy and ownership of the application. An administrator grants it in Entra"}
+		return advice{signInRequired, x.Hint()}
+	case e.IsForbidden(), e.HasCode("Directory_ResourceSizeExceeded"):
+		return advice{refused, x.Hint()}
 	case e.IsNotFound():
-		return advice{notFound, "check client_id (the application's client id, not its object id) and tenant of the profile"}
+		return advice{notFound, x.Hint()}
 	case e.Temporary():
-		return advice{unavailable, "try again later; nothing was changed by this call"}
-	case e.HasCode("Directory_ResourceSizeExceeded"):
-		return advice{refused, "the application holds too many credentials; revoke old ones: o365pw list --sort expires"}
+		return advice{unavailable, x.Hint()}
 	}
-	return advice{code: failed}
+	return advice{failed, x.Hint()}
+}
+
+// explainEntra is by number, else by the error member, which says less.
+func explainEntra(e *entra.Error) (explain.Explanation, bool) {
+	if x, ok := explain.AADSTS(e.Number()); ok {
+		return x, true
+	}
+	return explain.OAuth(e.Code)
 }
 
 func adviseEntra(e *entra.Error) advice {
-	var hint string
-	if x, ok := entra.Explain(e.Number()); ok {
-		hint = x.Fix
-	}
+	code := failed
 	switch e.Kind() {
 	case entra.Refused, entra.SignInRequired, entra.Declined, entra.Expired:
-		if hint == "" {
-			hint = "o365pw login"
-		}
-		return advice{signInRequired, hint}
+		code = signInRequired
 	case entra.Forbidden:
-		return advice{refused, hint}
+		code = refused
 	case entra.Misconfigured:
-		return advice{wrongUsage, hint}
+		code = wrongUsage
 	case entra.Unavailable:
-		if hint == "" {
-			hint = "check the network (and HTTPS_PROXY), then try again"
-		}
-		return advice{unavailable, hint}
+		code = unavailable
 	}
-	return advice{failed, hint}
+	x, ok := explainEntra(e)
+	if !ok && (code == signInRequired || code == unavailable) {
+		x, _ = explain.Exit(int(code))
+	}
+	return advice{code, x.Hint()}
 }
 
 func brokenHint(e *audit.BrokenError) string {
@@ -355,7 +407,7 @@ func requestID(err error) string {
 
 // report prints err and gives the exit code.
 func (a *app) report(err error) int {
-	adv := advise(err)
+	adv := a.advise(err)
 	if errors.Is(err, syscall.EPIPE) && adv.hint == "" {
 		return int(adv.code) // whoever read has seen enough
 	}
@@ -364,7 +416,7 @@ func (a *app) report(err error) int {
 		msg = "interrupted"
 		if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
 			msg = printable(e.Error())
-			adv.hint = advise(e).hint
+			adv.hint = a.advise(e).hint
 		}
 	}
 	if a.structured() {

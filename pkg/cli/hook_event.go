@@ -1,14 +1,13 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 )
 
@@ -48,22 +47,14 @@ func eventOf(kind string, e gateway.Event) hookEvent {
 	return v
 }
 
-// refusedMessages say of each reason what happened and what to do about it.
-var refusedMessages = map[gateway.Reason]string{
-	gateway.BadCredentials:     "no app password here has this password; if the mail program is yours, type it anew (o365pw show --password NAME), else somebody is guessing",
-	gateway.ProtocolNotAllowed: "the app password is right, but not for this protocol; make one that is (o365pw create --allow …)",
-	gateway.NetworkNotAllowed:  "the app password is right, but not for this network; if the mail program is yours, make one that is (o365pw create --network …), else revoke it: somebody has it (o365pw revoke NAME)",
-	gateway.MailboxNotAllowed:  "the app password is right, but not for this user name; put its mailbox's address into the mail program",
-	gateway.Expired:            "the app password has expired; make a new one and put it into the mail program (o365pw create)",
-	gateway.Revoked:            "the app password was revoked; take it out of the mail program, or make a new one (o365pw create)",
-	gateway.Unavailable:        "Entra or the mail server could not be asked, or too many sign-ins have failed; wait, and look at the gateway's log if it goes on",
-	gateway.Policy:             "the app password is right, but the organisation does not let it in; its administrator's move: the gateway's log has the cause",
-}
-
 func refusedEvent(e gateway.Event) hookEvent {
 	v := eventOf("refused", e)
 	v.User, v.Count = e.User, 1
-	v.Message = "A sign-in was refused: " + cmp.Or(refusedMessages[e.Reason], v.Reason) + "."
+	v.Message = "A sign-in was refused: " + v.Reason + "."
+	if x, ok := explain.Gateway(v.Reason); ok {
+		x = x.Fill(grantValues(e.Grant))
+		v.Message = fmt.Sprintf("A sign-in was refused: %s. To mend it (%s): %s.", x.Cause, x.Mover, x.Fix)
+	}
 	return v
 }
 
@@ -96,34 +87,32 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 
 func signInEvent(e gateway.Event, cause error) hookEvent {
 	v := eventOf("sign-in-required", e)
-	if ee, ok := findEntra(cause); ok {
+	ee, asked := findEntra(cause)
+	if asked {
 		v.Number = ee.Number()
+	}
+	if e.Reason == gateway.SignInRequired {
+		v.Mover, v.Fix = "you", "o365pw login"
+		v.Message = fmt.Sprintf("The sign-in behind the app password %q has ended: %s. To mend it (%s): %s.", v.AppPassword, printable(cause.Error()), v.Mover, v.Fix)
+		return v
 	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)
 	if v.Number != 0 {
 		what += fmt.Sprintf(" (AADSTS%d)", v.Number)
 	}
-	x, ok := entra.Explain(v.Number)
-	if !ok && isSignInRequired(cause) {
-		v.Mover, v.Fix = "you", "run: o365pw login"
-		v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, printable(cause.Error()), v.Mover, v.Fix)
-		return v
+	var x explain.Explanation
+	known := false
+	if asked {
+		x, known = explainEntra(ee)
 	}
-	if !ok {
+	if !known {
 		v.Message = what + ": " + printable(cause.Error()) + ". The gateway's log and the sign-in log in Entra have more."
 		return v
 	}
-	v.Mover = x.Mover
-	v.Fix = strings.NewReplacer("NAME", asArgument(v.AppPassword)).Replace(x.Fix)
+	x = x.Fill(grantValues(e.Grant))
+	v.Mover, v.Fix = x.Mover, x.Fix
 	v.Message = fmt.Sprintf("%s: %s. To mend it (%s): %s.", what, x.Cause, v.Mover, v.Fix)
 	return v
-}
-
-// isSignInRequired tells whether signing in again is all that is to be done.
-func isSignInRequired(cause error) bool {
-	ee, ok := findEntra(cause)
-	_, none := errors.AsType[*apppassword.SignInError](cause)
-	return none || ok && ee.Kind() == entra.SignInRequired
 }
 
 func findEntra(err error) (*entra.Error, bool) { return errors.AsType[*entra.Error](err) }

@@ -158,6 +158,38 @@ func TestHookSignInRequired(t *testing.T) {
 	})
 }
 
+// TestHookSignInEnded: a person's own sign-in that has ended is told whether
+// Entra has said so or nobody is signed in any more.
+func TestHookSignInEnded(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cause  error
+		number int
+		holds  string
+	}{
+		"no sign-in is left": {errors.New("nobody is signed in"), 0, "has ended"},
+		"Entra has ended it": {&entra.Error{Code: "invalid_grant", Status: 400, Numbers: []int{700082}}, 700082, "AADSTS700082"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := hooksOf(allHooks, slog.New(slog.DiscardHandler))
+			e := refusedBy(gateway.SignInRequired, tc.cause)
+			e.Grant = gateway.Grant{ID: "1", Name: "mutt"}
+			h.observe(e)
+			list := h.queued(onSignInRequired)
+			if len(list) != 1 {
+				t.Fatalf("told %d times", len(list))
+			}
+			got := list[0].event
+			if got.Number != tc.number || got.Mover != "you" || !strings.Contains(got.Fix, "o365pw login") || !strings.Contains(got.Message, tc.holds) ||
+				!strings.Contains(got.Message, "mutt") || got.Reason != "sign-in-required" {
+				t.Errorf("%+v", got)
+			}
+			if n := len(h.queued(onRefused)); n != 1 {
+				t.Errorf("on_refused was told %d times", n)
+			}
+		})
+	}
+}
+
 // TestHookExpiring: an app password's life from its first day to its last.
 func TestHookExpiring(t *testing.T) {
 	const day = 24 * time.Hour
@@ -228,7 +260,7 @@ func TestHookEnviron(t *testing.T) {
 // TestRefusedMessages: each reason has its own words.
 func TestRefusedMessages(t *testing.T) {
 	for _, reason := range []gateway.Reason{gateway.BadCredentials, gateway.ProtocolNotAllowed, gateway.NetworkNotAllowed, gateway.MailboxNotAllowed,
-		gateway.Expired, gateway.Revoked, gateway.Unavailable, gateway.Policy} {
+		gateway.Expired, gateway.Revoked, gateway.Unavailable, gateway.Policy, gateway.SignInRequired} {
 		e := refusedEvent(refusedBy(reason, errors.New("not for hooks")))
 		b, err := json.Marshal(e)
 		if err != nil {

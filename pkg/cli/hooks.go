@@ -105,17 +105,18 @@ func (h *hooks) observe(e gateway.Event) {
 // needsSignIn tells whether the event means that Entra no longer accepts
 // what stands behind an app password.
 func needsSignIn(e gateway.Event) (cause error, ok bool) {
-	if e.Grant.ID == "" || e.Reason != gateway.Revoked && e.Reason != gateway.Policy {
+	switch {
+	case e.Grant.ID == "":
+		return nil, false
+	case e.Reason == gateway.SignInRequired:
+		return e.Cause, true
+	case e.Reason != gateway.Revoked && e.Reason != gateway.Policy:
 		return nil, false
 	}
 	if ee, ok := findEntra(e.Cause); ok {
 		return ee, ee.Kind() != entra.Unavailable
 	}
-	// Known without asking: a sign-in that is not there, a certificate that has
-	// ended.
-	if se, ok := errors.AsType[*apppassword.SignInError](e.Cause); ok {
-		return se, true
-	}
+	// Known without asking: a certificate that has ended.
 	ce, ok := errors.AsType[*apppassword.CertificateError](e.Cause)
 	return ce, ok
 }

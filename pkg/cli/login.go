@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,33 +12,80 @@ import (
 	"github.com/o365pw/o365pw/pkg/entra"
 )
 
+// purpose is what a person signs in for.
+type purpose string
+
+const (
+	forDefault purpose = ""      // what the profile's backing needs
+	forGraph   purpose = "graph" // managing the application and its client secrets
+	forMail    purpose = "mail"  // opening mailboxes as that person (backing user)
+)
+
 type loginOptions struct {
-	deviceCode bool
+	flow
+	purpose string
+	ensure  bool
 }
 
 func newLogin(a *app) *cobra.Command {
 	var o loginOptions
 	cmd := &cobra.Command{
 		Use:   "login",
-		Short: "Sign in to Microsoft Graph",
-		Long: `Signs a person in to Microsoft Graph, which create, list and revoke need. The
-browser opens by default; --device-code shows a code to type in on any device.
-The sign-in is kept in the keychain and renews itself.
+		Short: "Sign in as a person",
+		Long: `Signs a person in. With backing secret or certificate that is to Microsoft
+Graph, which create, list and revoke need for client secrets. With backing user
+it is for mail: app passwords then open what this person may open. --for says
+which, where both are needed.
 
-Unattended, no login is needed: set AZURE_TENANT_ID, AZURE_CLIENT_ID and
-AZURE_CLIENT_SECRET, or a token in O365PW_ACCESS_TOKEN.`,
+The browser opens by default. On a machine without one, --paste shows an
+address to open elsewhere and takes back the one that the browser ends at.
+--device-code shows a code to type in on any device; many tenants block that.
+--azure-cli takes tokens for Graph from an Azure CLI that is signed in.
+
+The sign-in is kept in the keychain and renews itself. --ensure does nothing
+where it is still good.
+
+Unattended, no login is needed. Set AZURE_TENANT_ID and AZURE_CLIENT_ID with
+AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
+AZURE_FEDERATED_TOKEN_FILE; GitHub Actions with id-token: write needs nothing
+beside the two. On Azure a managed identity serves where IDENTITY_ENDPOINT is
+set, or with AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential. A token of your
+own goes into O365PW_ACCESS_TOKEN.`,
 		Example: `  o365pw login
+  o365pw login --paste
   o365pw login --device-code
+  o365pw login --azure-cli
+  o365pw login --ensure --for mail
   BROWSER=firefox o365pw login --profile work`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runLogin(cmd.Context(), o) },
 	}
-	cmd.Flags().BoolVar(&o.deviceCode, "device-code", false, "show a code to type in on another device, in place of opening a browser")
+	o.bind(cmd.Flags())
+	cmd.Flags().StringVar(&o.purpose, "for", "", "what to sign in for: graph, mail (default: what the profile's backing needs)")
+	cmd.Flags().BoolVar(&o.ensure, "ensure", false, "do nothing where the sign-in is still good")
+	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{string(forGraph), string(forMail)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
+// signInPurpose reads --for.
+func (s *session) signInPurpose(flag string) (purpose, error) {
+	switch p := purpose(flag); p {
+	case forGraph, forMail:
+		return p, nil
+	case forDefault:
+		if s.profile.Backing == apppassword.BackingUser {
+			return forMail, nil
+		}
+		return forGraph, nil
+	}
+	return "", &usageError{problem: "--for " + quote(flag) + " is neither graph nor mail", hint: "o365pw login --for graph"}
+}
+
 func (a *app) runLogin(ctx context.Context, o loginOptions) error {
+	if err := o.check("o365pw login"); err != nil {
+		return err
+	}
 	s, err := a.open()
 	if err != nil {
 		return err
@@ -44,59 +93,137 @@ func (a *app) runLogin(ctx context.Context, o loginOptions) error {
 	if err := s.needState(); err != nil {
 		return err
 	}
-	clientID := s.loginClientID()
+	p, err := s.signInPurpose(o.purpose)
+	if err != nil {
+		return err
+	}
+	if p == forMail {
+		return a.loginMail(ctx, s, o)
+	}
+	return a.loginGraph(ctx, s, o)
+}
+
+// loginGraph signs in to Microsoft Graph.
+func (a *app) loginGraph(ctx context.Context, s *session, o loginOptions) error {
 	if kind := s.source.kind(); kind != bySignIn {
 		a.warn("%s is set and comes before this sign-in; unset it to use the sign-in", kind)
 	}
 	store := s.signIns()
+	claims := ""
+	if o.ensure {
+		_, err := s.source.signedIn(ctx)
+		if err == nil {
+			held, err := store.read(ctx)
+			if err != nil {
+				return err
+			}
+			a.note("still signed in as %s (profile %s)", nobodyAs(held.Username), s.profile.Name)
+			return a.printSignIn(s.profile.Name, held.Username, true)
+		}
+		if advise(err).code != signInRequired {
+			return fmt.Errorf("see whether the sign-in is still good: %w", err)
+		}
+		claims = claimsOf(err)
+	}
 	if err := a.canKeep(ctx, s, store); err != nil {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
-	var tok entra.Token
-	if o.deviceCode {
-		tok, err = s.entra.SignInDeviceCode(ctx, clientID, s.graphScope(), func(dc entra.DeviceCode) {
-			a.tell("open %s and enter the code %s", dc.VerificationURI, dc.UserCode)
-			a.progress.set("waiting for the sign-in")
-		})
-	} else {
-		tok, err = s.entra.SignInBrowser(ctx, entra.BrowserSignIn{
-			ClientID: clientID, Scope: s.graphScope(),
-			Announce: func(url string) {
-				a.tell("sign in in the browser; if none opens, visit:")
-				fmt.Fprintf(a.Stderr, "%s\n", url)
-				a.progress.set("waiting for the sign-in")
-			},
-			Open: func(url string) error {
-				err := a.openBrowser(url)
-				if err != nil {
-					a.tell("%v", err)
-				}
-				return err
-			},
-		})
-	}
+	held, err := a.signInGraph(ctx, s, o.flow, s.graphScope(), claims)
 	if err != nil {
-		return fmt.Errorf("sign in: %w", err)
-	}
-	if tok.Refresh.IsZero() {
-		return &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept"}
+		return err
 	}
 	unlock, err := store.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	held := heldSignIn{ClientID: clientID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}
 	// The person has done their part: Ctrl-C must not lose it any more.
 	if err := store.write(context.WithoutCancel(ctx), held); err != nil {
 		return fmt.Errorf("keep the sign-in: %w", err)
 	}
-	who := held.Username
-	if who == "" {
-		who = "somebody whom Entra does not name"
-	}
-	a.note("signed in as %s (profile %s); kept in %s", who, s.profile.Name, s.keychain)
+	a.note("signed in as %s (profile %s); kept in %s", nobodyAs(held.Username), s.profile.Name, s.keychain)
 	return a.printSignIn(s.profile.Name, held.Username, true)
+}
+
+// signInGraph lets a person sign in to Graph for scope, and gives what is to be
+// kept of it.
+func (a *app) signInGraph(ctx context.Context, s *session, fl flow, scope, claims string) (heldSignIn, error) {
+	if fl.azureCLI {
+		if _, err := a.azureCLIToken(ctx, s); err != nil {
+			return heldSignIn{}, err
+		}
+		return heldSignIn{Username: a.azureCLIUser(ctx, s), Since: a.Now().UTC(), AzureCLI: true}, nil
+	}
+	clientID := s.loginClientID()
+	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: clientID, scope: scope, claims: claims})
+	if err != nil {
+		return heldSignIn{}, fmt.Errorf("sign in: %w", err)
+	}
+	if tok.Refresh.IsZero() {
+		return heldSignIn{}, &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept",
+			hint: "see that the application asks for offline_access, and that no policy of the tenant forbids it"}
+	}
+	return heldSignIn{ClientID: clientID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}, nil
+}
+
+// loginMail signs a person in for mail.
+func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
+	if o.azureCLI {
+		return &usageError{problem: "the Azure CLI has no tokens for mail", hint: "o365pw login --for mail"}
+	}
+	claims := ""
+	if o.ensure {
+		_, err := s.manager.MailToken(ctx)
+		if err == nil {
+			si, _, err := s.manager.SignInOf()
+			if err != nil {
+				return err
+			}
+			a.note("still signed in for mail as %s (profile %s)", nobodyAs(si.Username), s.profile.Name)
+			return a.printSignIn(s.profile.Name, si.Username, true)
+		}
+		if advise(err).code != signInRequired {
+			return fmt.Errorf("see whether the sign-in is still good: %w", err)
+		}
+		claims = claimsOf(err)
+	}
+	if err := apppassword.ProbeKeychain(ctx, s.keychain, "mail-sign-in/"+s.profile.Name); err != nil {
+		return fmt.Errorf("the sign-in could not be kept: %w", err)
+	}
+	si, err := a.signInMail(ctx, s, o.flow, s.profile.Mailbox, claims)
+	if err != nil {
+		return err
+	}
+	a.note("signed in for mail as %s (profile %s); kept in %s", nobodyAs(si.Username), s.profile.Name, s.keychain)
+	if s.profile.Mailbox != "" && si.Username != "" && !strings.EqualFold(s.profile.Mailbox, si.Username) {
+		a.warn("the profile's mailbox is %s: %s opens it only where it is shared with them", s.profile.Mailbox, si.Username)
+	}
+	return a.printSignIn(s.profile.Name, si.Username, true)
+}
+
+// signInMail lets a person sign in for mail, and keeps it.
+func (a *app) signInMail(ctx context.Context, s *session, fl flow, hint, claims string) (apppassword.SignIn, error) {
+	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: s.profile.ClientID, scope: apppassword.MailScopes(s.profile.Cloud), hint: hint, claims: claims})
+	if err != nil {
+		return apppassword.SignIn{}, fmt.Errorf("sign in: %w", err)
+	}
+	return s.manager.KeepSignIn(ctx, tok)
+}
+
+// claimsOf is what Entra wants to see again at the next sign-in (OpenID Connect
+// Core section 5.5), where it said so.
+func claimsOf(err error) string {
+	if ee, ok := errors.AsType[*entra.Error](err); ok {
+		return ee.Claims
+	}
+	return ""
+}
+
+func nobodyAs(username string) string {
+	if username == "" {
+		return "somebody whom Entra does not name"
+	}
+	return username
 }
 
 // canKeep proves that a sign-in could be kept before a person is asked for

@@ -107,7 +107,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 				a.audited(ctx, s.stateDir, auditEntry(audit.Revoked, e.Record))
 			}
 			if err != nil {
-				r.Result, r.Error, r.Hint = "failed", err.Error(), advise(err).hint
+				r.Result, r.Error, r.Hint = "failed", err.Error(), a.advise(err).hint
 				errs = append(errs, fmt.Errorf("revoke %s: %w", nameOrID(e), err))
 			}
 		}
@@ -251,11 +251,11 @@ func (a *app) failures(errs []error, tried int, done string) error {
 	case len(errs) == 1:
 		return errs[0]
 	}
-	first := advise(errs[0])
+	first := a.advise(errs[0])
 	all := &failedError{code: first.code, hint: first.hint, errs: errs}
 	var msgs []string
 	for _, err := range errs {
-		adv := advise(err)
+		adv := a.advise(err)
 		if adv.code != all.code {
 			all.code = failed
 		}

@@ -219,7 +219,9 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	}}
 	g.observer = g.newObserver()
 	g.notify = &notifier{status: g.oneLine, log: g.log}
-	g.server = &gateway.Server{Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Log: g.log, Observe: g.observer.observe}
+	g.server = &gateway.Server{
+		Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Proxy: gateway.ProxyFromEnvironment(a.Getenv), Log: g.log, Observe: g.observer.observe,
+	}
 	return g, nil
 }
 

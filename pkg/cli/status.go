@@ -36,19 +36,31 @@ type statusJSON struct {
 	Tenant        string          `json:"tenant"`
 	Cloud         string          `json:"cloud"`
 	SignIn        statusSignIn    `json:"signIn"`
+	MailSignIn    *statusSignIn   `json:"mailSignIn"`  // of backing user; null: none, and none needed
+	Certificate   *statusCert     `json:"certificate"` // of backing certificate; null: none, and none needed
 	Application   statusApp       `json:"application"`
 	Keychain      statusKeychain  `json:"keychain"`
 	AppPasswords  statusPasswords `json:"appPasswords"`
 	Gateway       statusGateway   `json:"gateway"`
 	Faults        []statusFault   `json:"faults"`
+
+	advise func(error) advice
 }
 
 type statusSignIn struct {
-	By       string     `json:"by"` // login, AZURE_CLIENT_SECRET or O365PW_ACCESS_TOKEN
+	By       string     `json:"by"` // login, O365PW_ACCESS_TOKEN, or the variable of an unattended sign-in
 	Username string     `json:"username"`
 	Since    *time.Time `json:"since"`
 	OK       bool       `json:"ok"`
-	Ended    bool       `json:"ended"` // it was refused: sign in again
+	Ended    bool       `json:"ended"`         // it was refused: sign in again
+	Why      string     `json:"why,omitempty"` // what Entra said then
+}
+
+type statusCert struct {
+	Thumbprint string     `json:"thumbprint"` // SHA-256, in hexadecimal
+	File       string     `json:"file"`       // empty: in the keychain
+	Expires    *time.Time `json:"expires"`
+	OK         bool       `json:"ok"`
 }
 
 // doubt says why a sign-in that is there may not serve.
@@ -128,7 +140,7 @@ func (st *statusJSON) sessions() []gateway.Session {
 }
 
 func (st *statusJSON) fault(err error) {
-	adv := advise(err)
+	adv := st.advise(err)
 	for _, f := range st.Faults {
 		if strings.Contains(err.Error(), f.Message) || strings.Contains(f.Message, err.Error()) {
 			return // told already
@@ -145,9 +157,12 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 		Application: statusApp{ClientID: s.profile.ClientID},
 		Keychain:    statusKeychain{Kind: s.profile.Keychain, Description: s.keychain.String()},
 		Faults:      []statusFault{},
+		advise:      a.advise,
 	}
 	a.keychainStatus(ctx, s, &st)
 	a.signInStatus(ctx, s, &st)
+	a.mailSignInStatus(ctx, s, &st)
+	a.certificateStatus(ctx, s, &st)
 	entries, err := s.manager.Local()
 	if err != nil {
 		st.fault(err)
@@ -190,34 +205,6 @@ func (a *app) keychainStatus(ctx context.Context, s *session, st *statusJSON) {
 	st.fault(err)
 }
 
-// signInStatus proves the sign-in by reading the application with it.
-func (a *app) signInStatus(ctx context.Context, s *session, st *statusJSON) {
-	if s.source.kind() == bySignIn && st.Keychain.OK {
-		if held, err := s.signIns().read(ctx); err == nil {
-			st.SignIn.Username, st.SignIn.Since = held.Username, utc(held.Since)
-		}
-	}
-	if s.source.kind() == bySignIn && !st.Keychain.OK {
-		return // one fault is enough
-	}
-	if _, err := s.source.Token(ctx); err != nil {
-		st.SignIn.Ended = advise(err).code == signInRequired
-		st.fault(err)
-		return
-	}
-	st.SignIn.OK = true
-	a.progress.set("reading the application")
-	app, err := s.graph.Application(ctx, s.profile.ClientID)
-	if err != nil {
-		if advise(err).code == signInRequired {
-			st.SignIn.OK, st.SignIn.Ended = false, true
-		}
-		st.fault(err)
-		return
-	}
-	st.Application.ID, st.Application.DisplayName, st.Application.OK = app.ID, app.DisplayName, true
-}
-
 func (a *app) printStatus(st statusJSON) error {
 	var b strings.Builder
 	line := func(label, format string, args ...any) {
@@ -225,12 +212,29 @@ func (a *app) printStatus(st statusJSON) error {
 	}
 	line("Profile", "%s (tenant %s, cloud %s)", st.Profile, st.Tenant, st.Cloud)
 	switch {
+	case st.SignIn.By == "":
+		line("Sign-in", "none for Graph, and none needed")
 	case st.SignIn.By != string(bySignIn):
 		line("Sign-in", "by %s%s", st.SignIn.By, st.SignIn.doubt("refused"))
 	case st.SignIn.Username != "":
 		line("Sign-in", "%s, since %s%s", st.SignIn.Username, relativeOr(st.SignIn.Since, a.Now()), st.SignIn.doubt("no longer good"))
 	default:
 		line("Sign-in", "none")
+	}
+	if m := st.MailSignIn; m != nil {
+		switch {
+		case m.Since == nil:
+			line("Mail sign-in", "none")
+		default:
+			line("Mail sign-in", "%s, since %s%s", nobodyAs(m.Username), relative(*m.Since, a.Now()), m.doubt("no longer good"))
+		}
+	}
+	if c := st.Certificate; c != nil && c.Expires != nil {
+		where := "in the keychain"
+		if c.File != "" {
+			where = c.File
+		}
+		line("Certificate", "%.16s…, %s, expires %s%s", c.Thumbprint, where, relative(*c.Expires, a.Now()), map[bool]string{false: ", not usable"}[c.OK])
 	}
 	switch {
 	case st.Application.OK:

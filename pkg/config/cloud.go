@@ -6,12 +6,13 @@ import (
 )
 
 // The built-in clouds. Login and Graph hosts are those of
-// https://learn.microsoft.com/graph/deployments, portals those of
-// https://learn.microsoft.com/entra/fundamentals/faq, Exchange environments
-// those of https://learn.microsoft.com/powershell/module/exchange/connect-exchangeonline.
+// https://learn.microsoft.com/graph/deployments, mail hosts of GCC High and DoD
+// those of the endpoint lists at https://learn.microsoft.com/microsoft-365/enterprise,
+// portals those of https://learn.microsoft.com/entra/fundamentals/faq, Exchange
+// environments those of https://learn.microsoft.com/powershell/module/exchange/connect-exchangeonline.
 // What is marked was never confirmed by documentation that could be found; where
 // it is wrong, a [clouds.NAME] table of one's own mends it. docs/clouds.md lists
-// the same, and a test holds it to that.
+// the same for people, and a test keeps it in step.
 var (
 	// Global, with GCC (US government, level 2).
 	global = Cloud{
@@ -26,7 +27,8 @@ var (
 		Portal:            "https://entra.microsoft.com", ExchangeEnvironment: "O365Default",
 	}
 
-	// GCC High. Exchange: seen in use, not documented; SMTP: unconfirmed.
+	// GCC High. Resources and SMTP: seen in use, not documented; the endpoint list
+	// has port 587 at outlook.office365.us.
 	usgov = Cloud{
 		Name:      "usgov",
 		Authority: "https://login.microsoftonline.us",
@@ -39,8 +41,9 @@ var (
 		Portal:            "https://entra.microsoft.us", ExchangeEnvironment: "O365USGovGCCHigh",
 	}
 
-	// US Department of Defense. Exchange: unconfirmed, and sources differ
-	// (outlook-dod.office365.us or outlook.office365.us).
+	// US Department of Defense. Resources: unconfirmed, and sources differ
+	// (outlook-dod.office365.us or outlook.office365.us). That the portal is GCC
+	// High's: seen in use.
 	dod = Cloud{
 		Name:      "dod",
 		Authority: "https://login.microsoftonline.us",
@@ -53,8 +56,9 @@ var (
 		Portal:            "https://entra.microsoft.us", ExchangeEnvironment: "O365USGovDoD",
 	}
 
-	// China, operated by 21Vianet. Exchange: seen in use, not documented; SMTP:
-	// unconfirmed.
+	// China, operated by 21Vianet. Mail hosts and resources: seen in use, not
+	// documented. login.partner.microsoftonline.cn seems to be the newer name of
+	// its sign-in.
 	china = Cloud{
 		Name:      "china",
 		Authority: "https://login.chinacloudapi.cn",
@@ -71,8 +75,8 @@ var (
 )
 
 // BuiltinCloud gives one of Microsoft's clouds: global, usgov, dod or china. The
-// mail servers of the last three, and their Exchange resources, are unconfirmed;
-// Microsoft documents their login and Graph hosts alone.
+// Exchange resources of the last three are unconfirmed, and so are some of their
+// mail servers: docs/clouds.md has which.
 func BuiltinCloud(name string) (Cloud, bool) {
 	for _, c := range builtin {
 		if c.Name == name {

@@ -2,7 +2,6 @@ package entra
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"math"
@@ -64,6 +63,13 @@ func (m members) seconds(name string, limit time.Duration) (d time.Duration, ok 
 	return time.Duration(f * float64(time.Second)), true
 }
 
+// time reads a time in seconds since 1970, as seconds does.
+func (m members) time(name string) (at time.Time, ok bool) {
+	const year2242 = 1 << 33 * time.Second
+	since, ok := m.seconds(name, year2242)
+	return time.Unix(0, 0).Add(since).UTC(), ok
+}
+
 // decodeToken reads a token answer (RFC 6749 section 5.1).
 func decodeToken(m members, now time.Time) (Token, error) {
 	access, refresh := m.str("access_token"), m.str("refresh_token")
@@ -105,31 +111,16 @@ func tokenText(s string) bool {
 // that came straight from the token endpoint. Whatever is not as expected
 // stays empty.
 func decodeIdentity(idToken string) Identity {
-	parts := strings.Split(idToken, ".")
-	if len(parts) != 3 {
+	m, ok := jwtPayload(idToken)
+	if !ok {
 		return Identity{}
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(parts[1], "="))
-	if err != nil {
-		return Identity{}
-	}
-	m, err := decodeObject(payload)
-	if err != nil {
-		return Identity{}
-	}
-	first := func(names ...string) string {
-		for _, name := range names {
-			if s := line(m.str(name)); s != "" {
-				return s
-			}
-		}
-		return ""
 	}
 	return Identity{
-		Name:     first("name"),
-		Username: first("preferred_username", "upn", "email"),
-		ObjectID: first("oid"),
-		TenantID: first("tid"),
+		Name:     m.first("name"),
+		Username: m.first("preferred_username", "upn", "email"),
+		Email:    m.first("email"),
+		ObjectID: m.first("oid"),
+		TenantID: m.first("tid"),
 	}
 }
 

@@ -3,16 +3,11 @@ package entra
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
-
-	"golang.org/x/oauth2"
 )
 
 const (
@@ -32,6 +27,13 @@ type BrowserSignIn struct {
 	// LoginHint is the address to sign in with, if it is known. Without it the
 	// person picks an account.
 	LoginHint string
+	// Claims is what Entra wants to see proven (OpenID Connect Core section
+	// 5.5): JSON, from an [Error] that names some.
+	Claims string
+	// Prompt is "select_account", which "" means where there is no LoginHint,
+	// "consent" to be asked again for what was consented to, or "login" to
+	// type the password again (OpenID Connect Core section 3.1.2.1).
+	Prompt string
 	// Announce is called first, with the address to open: print it, since no
 	// browser may be found. Open then opens a browser; its error is the
 	// caller's to report, and the sign-in goes on. It is not waited for, as
@@ -54,95 +56,53 @@ type BrowserSignIn struct {
 // when the person said no, Expired when nobody answered within Limit; it wraps
 // ctx.Err() when ctx has ended.
 func (c *Client) SignInBrowser(ctx context.Context, b BrowserSignIn) (Token, error) {
-	const op = "sign in with a browser"
-	authorize, err := c.endpoint(authorizePath)
-	switch {
-	case err != nil:
-	case b.ClientID == "":
-		err = errors.New("the client id is missing")
-	case b.Announce == nil && b.Open == nil:
-		err = errors.New("nobody would learn the address to open")
-	}
+	a, err := c.start(authorization{
+		op:       "sign in with a browser",
+		clientID: b.ClientID, scope: b.Scope, loginHint: b.LoginHint, claims: b.Claims, prompt: b.Prompt,
+	})
 	if err != nil {
-		return Token{}, &Error{Op: op, URL: authorize, Err: err, kind: Misconfigured}
+		return Token{}, err
+	}
+	if b.Announce == nil && b.Open == nil {
+		return Token{}, &Error{Op: a.op, URL: a.authorize, Err: errors.New("nobody would learn the address to open"), kind: Misconfigured}
 	}
 	listeners, port, err := listenLoopback(ctx)
 	if err != nil {
-		return Token{}, &Error{Op: op, URL: authorize, Err: err}
+		return Token{}, &Error{Op: a.op, URL: a.authorize, Err: err}
 	}
 
 	// Entra takes no other spelling than localhost unless it is registered,
 	// and [::1] never.
-	redirect := "http://localhost:" + strconv.Itoa(port)
-	state, verifier := rand.Text(), oauth2.GenerateVerifier()
-	cb := newCallback(port, state)
+	a.redirect = "http://localhost:" + strconv.Itoa(port)
+	cb := newCallback(port, a.state)
 	stop := cb.serve(listeners)
 
-	address := authorizeURL(authorize, redirect, state, verifier, b)
+	address := a.address()
 	if b.Announce != nil {
 		b.Announce(address)
 	}
 	if b.Open != nil {
 		go func() { _ = b.Open(address) }()
 	}
-	t, err := c.finish(ctx, cb, op, authorize, redirect, verifier, b)
+	t, err := c.finish(ctx, cb, a, cmp.Or(b.Limit, defaultSignInLimit))
 	cb.finish(t.Identity, err)
 	stop()
 	return t, err
 }
 
 // finish waits for the browser and redeems the code it brings.
-func (c *Client) finish(ctx context.Context, cb *callback, op, authorize, redirect, verifier string, b BrowserSignIn) (Token, error) {
-	limit := cmp.Or(b.Limit, defaultSignInLimit)
+func (c *Client) finish(ctx context.Context, cb *callback, a authorization, limit time.Duration) (Token, error) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
-		return Token{}, &Error{Op: op, URL: authorize, Err: ctx.Err()}
+		return Token{}, &Error{Op: a.op, URL: a.authorize, Err: ctx.Err()}
 	case <-timer.C:
-		return Token{}, &Error{Op: op, URL: authorize, kind: Expired,
+		return Token{}, &Error{Op: a.op, URL: a.authorize, kind: Expired,
 			Err: fmt.Errorf("no answer from the browser within %v", limit)}
 	case answer := <-cb.answers:
-		if answer.Get("error") != "" {
-			e := &Error{Op: op, URL: authorize}
-			e.fromBrowser(answer)
-			return Token{}, e
-		}
-		return c.token(ctx, op, url.Values{
-			"grant_type":    {"authorization_code"},
-			"client_id":     {b.ClientID},
-			"code":          {answer.Get("code")},
-			"redirect_uri":  {redirect},
-			"code_verifier": {verifier},
-			"scope":         {strings.Join(withSignInScopes(b.Scope), " ")},
-		}, onlyUndone)
+		return c.redeem(ctx, a, answer)
 	}
-}
-
-// authorizeURL is the authorization request (RFC 6749 section 4.1.1).
-func authorizeURL(authorize, redirect, state, verifier string, b BrowserSignIn) string {
-	config := oauth2.Config{
-		ClientID:    b.ClientID,
-		RedirectURL: redirect,
-		Scopes:      withSignInScopes(b.Scope),
-		Endpoint:    oauth2.Endpoint{AuthURL: authorize},
-	}
-	// A browser signed in with another account would choose that silently.
-	account := oauth2.SetAuthURLParam("prompt", "select_account")
-	if b.LoginHint != "" {
-		account = oauth2.SetAuthURLParam("login_hint", b.LoginHint)
-	}
-	return config.AuthCodeURL(state, oauth2.S256ChallengeOption(verifier),
-		oauth2.SetAuthURLParam("response_mode", "query"), account)
-}
-
-// fromBrowser fills e from an authorization error answer (RFC 6749 section
-// 4.1.2.1). Entra calls the suberror error_subcode there.
-func (e *Error) fromBrowser(answer url.Values) {
-	e.Code = line(answer.Get("error"))
-	e.Suberror = line(cmp.Or(answer.Get("suberror"), answer.Get("error_subcode")))
-	e.Claims = answer.Get("claims")
-	e.describe(answer.Get("error_description"))
 }
 
 // listenLoopback listens on one port of 127.0.0.1 and, where the machine has

@@ -2,11 +2,6 @@ package entra
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base64"
-	"errors"
-	"html/template"
 	"io"
 	"log"
 	"net"
@@ -26,7 +21,7 @@ const farewell = time.Second
 // callback takes the one answer that the browser brings to the loopback
 // redirect (RFC 8252 section 7.3). Any program and any web page can send
 // requests there, so that nothing counts but a GET of / at localhost with the
-// state of this sign-in, once.
+// state of this sign-in, once, by which a browser goes to a page of its own.
 type callback struct {
 	hosts []string
 	state string
@@ -84,25 +79,7 @@ func (cb *callback) serve(listeners []net.Listener) (stop func()) {
 
 // finish sets what the browser is told.
 func (cb *callback) finish(who Identity, err error) {
-	cb.outcome = page{http.StatusOK, "Signed in", "You can close this window and go back to the terminal."}
-	if who.Username != "" {
-		cb.outcome.Heading = "Signed in as " + who.Username
-	}
-	if err != nil {
-		cb.outcome.Heading = "Not signed in"
-		why := "The sign-in did not work."
-		if e, ok := errors.AsType[*Error](err); ok {
-			switch e.Kind() {
-			case Declined:
-				why = "The sign-in was cancelled or declined."
-			case Forbidden:
-				why = "The organization does not allow this sign-in."
-			case Unavailable:
-				why = "Microsoft's sign-in service could not be reached, or gave no answer that makes sense."
-			}
-		}
-		cb.outcome.Text = why + " You can close this window; the terminal says more."
-	}
+	cb.outcome = outcome(who, err)
 	close(cb.done)
 }
 
@@ -113,18 +90,20 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case !slices.Contains(cb.hosts, strings.ToLower(r.Host)):
 		// A name of a stranger that leads to this machine (DNS rebinding).
-		page{http.StatusForbidden, "Refused", "This address is not for others."}.write(w)
+		refusal(http.StatusForbidden, "This address is not for others.").write(w)
 	case r.URL.Path != "/":
-		page{http.StatusNotFound, "Not found", "There is nothing here."}.write(w)
+		refusal(http.StatusNotFound, "There is nothing here.").write(w)
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
-		page{http.StatusMethodNotAllowed, "Refused", "Only GET is answered here."}.write(w)
-	case err != nil, !single(query), subtle.ConstantTimeCompare([]byte(query.Get("state")), []byte(cb.state)) != 1:
-		page{http.StatusBadRequest, "Refused", "This is not the answer to the sign-in that is waiting here. You can close this window."}.write(w)
-	case (query.Get("code") == "") == (query.Get("error") == ""):
-		page{http.StatusBadRequest, "Refused", "This answer holds neither a sign-in nor an error. You can close this window."}.write(w)
+		refusal(http.StatusMethodNotAllowed, "Only GET is answered here.").write(w)
+	case !topLevel(r.Header):
+		refusal(http.StatusForbidden, "This address is not for a part of another page.").write(w)
+	case err != nil, !hasState(query, cb.state):
+		refusal(http.StatusBadRequest, "This is not the answer to the sign-in that is waiting here.").write(w)
+	case !isAnswer(query):
+		refusal(http.StatusBadRequest, "This answer holds neither a sign-in nor an error.").write(w)
 	case !cb.used.CompareAndSwap(false, true):
-		page{http.StatusConflict, "Already used", "This sign-in has had its answer. You can close this window."}.write(w)
+		refusal(http.StatusConflict, "This sign-in has had its answer.").write(w)
 	default:
 		cb.answers <- query
 		select {
@@ -135,58 +114,15 @@ func (cb *callback) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// single reports whether no parameter comes twice (RFC 6749 section 3.1).
-func single(query url.Values) bool {
-	for _, values := range query {
-		if len(values) > 1 {
-			return false
-		}
-	}
-	return true
-}
-
-// page is what the browser shows.
-type page struct {
-	Status        int
-	Heading, Text string
-}
-
-const pageStyle = `:root{color-scheme:light dark;--ink:#1b1b1f;--ground:#fafafa}` +
-	`@media(prefers-color-scheme:dark){:root{--ink:#e8e8ec;--ground:#17171a}}` +
-	`body{margin:0;min-height:100vh;display:grid;place-content:center;padding:2rem;box-sizing:border-box;` +
-	`font:1.125rem/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground);text-align:center}` +
-	`h1{font-size:1.5rem;margin:0 0 .5rem;overflow-wrap:anywhere}p{margin:0;max-width:32rem}`
-
-var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{.Heading}} · o365pw</title>
-<style>` + pageStyle + `</style>
-</head>
-<body>
-<main>
-<h1>{{.Heading}}</h1>
-<p>{{.Text}}</p>
-</main>
-</body>
-</html>
-`))
-
-// write sends the page. It holds no script and asks for nothing from
-// anywhere; the address of the request, which holds the code, is neither kept
-// nor passed on.
-func (p page) write(w http.ResponseWriter) {
-	style := sha256.Sum256([]byte(pageStyle))
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'sha256-"+
-		base64.StdEncoding.EncodeToString(style[:])+"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-	h.Set("Cache-Control", "no-store")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(p.Status)
-	_ = pageTemplate.Execute(w, p) // the browser has gone
+// topLevel reports whether a browser goes to this address as a page of its
+// own, and now. Browsers say so (https://www.w3.org/TR/fetch-metadata/); what
+// says nothing is let through. From where it comes does not matter: it is
+// Entra's page as a rule, which is another site.
+func topLevel(h http.Header) bool {
+	is := func(name, want string) bool { return h.Get(name) == "" || h.Get(name) == want }
+	navigates := h.Get("Sec-Fetch-Site") == "" || h.Get("Sec-Fetch-Mode") == "navigate"
+	// A page loaded ahead, which the person may never see, must not use up the
+	// answer.
+	ahead := h.Get("Sec-Purpose") != "" || h.Get("Purpose") != ""
+	return navigates && is("Sec-Fetch-Mode", "navigate") && is("Sec-Fetch-Dest", "document") && !ahead
 }

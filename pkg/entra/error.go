@@ -142,6 +142,8 @@ var kindByNumber = map[int]Kind{
 	// principal in the tenant, none sent where one is due, one sent where none
 	// is due, a scope that a Microsoft client may not ask for.
 	7000229: Forbidden, 7000218: Misconfigured, 700025: Misconfigured, 65002: Misconfigured,
+	// The same where the tenant does not have the service asked for.
+	650052: Misconfigured,
 	// unauthorized_client is said of a disabled application and of one that
 	// the tenant does not know; the latter has also been seen as invalid_client.
 	7000112: Forbidden, 700016: Misconfigured,
@@ -150,7 +152,7 @@ var kindByNumber = map[int]Kind{
 }
 
 // Number is the AADSTS number, 0 where the answer had none. It is for help
-// (see [Explain]), not for decisions.
+// (package explain), not for decisions.
 func (e *Error) Number() int {
 	if len(e.Numbers) == 0 {
 		return 0

@@ -1,12 +1,29 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
 )
+
+// TestByeSignInRequired: in each protocol the last line says what to do, and by
+// no code that the password is wrong.
+func TestByeSignInRequired(t *testing.T) {
+	r := &Refusal{Reason: SignInRequired, Err: errors.New("AADSTS700082")}
+	e := &ending{public: r.public(), reason: r.Reason, cause: r}
+	for name, want := range map[Protocol]string{
+		IMAP: "* BYE o365pw: the sign-in behind this app password has ended; run: o365pw login\r\n",
+		POP3: "-ERR [SYS/PERM] o365pw: the sign-in behind this app password has ended; run: o365pw login\r\n",
+		SMTP: "421 4.3.2 o365pw: the sign-in behind this app password has ended; run: o365pw login\r\n",
+	} {
+		if got := protocols[name].bye(e); got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
 
 // TestByeOnlyBetweenResponses: what a client is in the middle of is not
 // broken by a last line.

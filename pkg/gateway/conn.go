@@ -36,17 +36,22 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 1
 // later deadline exceeds: crypto/tls grants its own farewell five seconds.
 type rawConn struct {
 	net.Conn
-	first []byte // read already, to tell TLS from clear text
+	first []byte   // read already: to tell TLS from clear text, or behind a proxy's answer
+	below *rawConn // of TLS to a proxy; nil: none
 
 	mu    sync.Mutex
 	limit time.Time // zero: none
 }
 
 func newRawConn(conn net.Conn) *rawConn {
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetKeepAliveConfig(keepAlive)
+	raw := &rawConn{Conn: conn}
+	switch conn := conn.(type) {
+	case *net.TCPConn:
+		_ = conn.SetKeepAliveConfig(keepAlive)
+	case *tls.Conn:
+		raw.below, _ = conn.NetConn().(*rawConn)
 	}
-	return &rawConn{Conn: conn}
+	return raw
 }
 
 func (c *rawConn) Read(p []byte) (int, error) {
@@ -99,6 +104,9 @@ func (c *rawConn) hurry(limit time.Time) {
 	if c.limit.IsZero() {
 		c.limit = limit
 		_ = c.Conn.SetDeadline(limit)
+		if c.below != nil {
+			c.below.hurry(limit)
+		}
 	}
 }
 

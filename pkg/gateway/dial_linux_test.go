@@ -20,14 +20,14 @@ func TestDialTriesEveryAddress(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, port, _ := net.SplitHostPort(ln.Addr().String())
-		up, err := (&Server{}).dial(t.Context(), Upstream{Address: "upstream.test:" + port, StartTLS: true})
+		up, err := (&Server{}).dialer().dial(t.Context(), Upstream{Address: "upstream.test:" + port, StartTLS: true})
 		if err != nil {
 			t.Errorf("only %s listens: %v", address, err)
 			continue
 		}
 		up.close()
 		_ = ln.Close()
-		if _, err := (&Server{}).dial(t.Context(), Upstream{Address: "upstream.test:" + port, StartTLS: true}); err == nil || !strings.Contains(err.Error(), "connect to the upstream upstream.test:"+port) {
+		if _, err := (&Server{}).dialer().dial(t.Context(), Upstream{Address: "upstream.test:" + port, StartTLS: true}); err == nil || !strings.Contains(err.Error(), "connect to the upstream upstream.test:"+port) {
 			t.Errorf("nobody listens: %v", err)
 		}
 	}

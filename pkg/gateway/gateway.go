@@ -71,6 +71,11 @@ type Grant struct {
 	Revision   string    // of the record, for [Backend.Allowed] to compare
 	Upstream   Upstream
 
+	// Delegated tells that the token is that of a person who signed in, and not
+	// the application's own. The mailbox may be another's, as of a shared one:
+	// the server decides by the token whether the person may open it.
+	Delegated bool
+
 	ReadOnly   bool     // IMAP and POP3 commands that change the mailbox are refused
 	From       []string // senders that MAIL FROM may name, addresses or @domain, in any case; empty: any
 	MaxPerHour int      // messages that may be sent within an hour; 0: any number

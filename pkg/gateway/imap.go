@@ -18,7 +18,9 @@ const (
 	imapMaxTag     = 64
 )
 
-// imapCodes are the response codes of RFC 5530.
+// imapCodes are the response codes of RFC 5530. EXPIRED would fit a sign-in that
+// has ended, but it tells mail programs to ask for another password, and this
+// one is good again after the next sign-in. CONTACTADMIN has them show the text.
 var imapCodes = map[Reason]string{
 	BadCredentials:     "AUTHENTICATIONFAILED",
 	ProtocolNotAllowed: "AUTHORIZATIONFAILED",
@@ -28,6 +30,7 @@ var imapCodes = map[Reason]string{
 	Revoked:            "AUTHENTICATIONFAILED",
 	Unavailable:        "UNAVAILABLE",
 	Policy:             "CONTACTADMIN",
+	SignInRequired:     "CONTACTADMIN",
 	DecoyUsed:          "AUTHENTICATIONFAILED",
 }
 

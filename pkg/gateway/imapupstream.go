@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/o365pw/o365pw/pkg/secret"
 	"github.com/o365pw/o365pw/pkg/xoauth2"
 )
 
@@ -26,7 +25,7 @@ const (
 // it then does not open; it says so to the first command ("User is
 // authenticated but not connected"), which hence must not be the client's.
 func imapUpstream(ctx context.Context, u *upstream, l login) (string, error) {
-	d := &imapDialog{u: u, mailbox: l.mailbox}
+	d := &imapDialog{u: u, login: l}
 	if err := d.greeting(); err != nil {
 		return "", err
 	}
@@ -35,7 +34,7 @@ func imapUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 			return "", err
 		}
 	}
-	if err := d.authenticate(l.token); err != nil {
+	if err := d.authenticate(); err != nil {
 		return "", err
 	}
 	if err := d.probe(); err != nil {
@@ -65,11 +64,12 @@ func imapPassedOn(all []string, narrow bool) []string {
 // imapDialog is the gateway as a client of the upstream.
 type imapDialog struct {
 	u            *upstream
-	mailbox      string
+	login        login
 	capabilities []string // as announced last; nil: not yet
 }
 
 func (d *imapDialog) greeting() error {
+	d.u.at(StepGreeting)
 	r, err := d.read()
 	if err != nil {
 		return d.u.unavailable("greeting", err)
@@ -82,6 +82,7 @@ func (d *imapDialog) greeting() error {
 }
 
 func (d *imapDialog) startTLS(ctx context.Context) error {
+	d.u.at(StepTLS)
 	if err := d.u.send("g0 STARTTLS\r\n"); err != nil {
 		return d.u.unavailable("STARTTLS", err)
 	}
@@ -101,13 +102,14 @@ func (d *imapDialog) startTLS(ctx context.Context) error {
 
 // authenticate sends the token with the command (RFC 4959). Exchange announces
 // nothing in its greeting and offers SASL-IR, so that is what silence means.
-func (d *imapDialog) authenticate(token secret.Text) error {
+func (d *imapDialog) authenticate() error {
+	d.u.at(StepAuth)
 	if d.capabilities != nil && !d.has("AUTH=XOAUTH2") {
-		return d.u.unavailable("sign-in", errors.New("it does not offer AUTH=XOAUTH2: is this the right server?"))
+		return d.u.unavailable("sign-in", &unexpectedError{problem: "it does not offer AUTH=XOAUTH2: is this the right server?"})
 	}
-	raw, err := xoauth2.InitialResponse(d.mailbox, token)
+	raw, err := xoauth2.InitialResponse(d.login.mailbox, d.login.token)
 	if err != nil {
-		return &Refusal{Reason: Policy, Err: fmt.Errorf("sign in to %s: %w", d.u.address, err)}
+		return d.u.unsayable("AUTHENTICATE", err)
 	}
 	response := base64.StdEncoding.EncodeToString(raw)
 	lines := []string{""} // answers to challenges: an error one is answered by an empty line
@@ -123,7 +125,7 @@ func (d *imapDialog) authenticate(token secret.Text) error {
 	d.capabilities = nil
 	rs, err := d.finish(func() error {
 		if len(lines) == 0 {
-			return errors.New("one challenge too many")
+			return &unexpectedError{problem: "one challenge too many"}
 		}
 		line := lines[0]
 		lines = lines[1:]
@@ -137,6 +139,7 @@ func (d *imapDialog) authenticate(token secret.Text) error {
 
 // probe asks for the capabilities after sign-in and for the mailbox.
 func (d *imapDialog) probe() error {
+	d.u.at(StepMailbox)
 	if err := d.u.send("g2 CAPABILITY\r\ng3 STATUS INBOX (UIDNEXT)\r\n"); err != nil {
 		return d.u.unavailable("STATUS INBOX", err)
 	}
@@ -144,30 +147,35 @@ func (d *imapDialog) probe() error {
 	if err != nil {
 		return d.u.unavailable("STATUS INBOX", err)
 	}
-	return cmp.Or(d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0]))
+	status, capability := d.judge("STATUS INBOX", rs[1]), d.judge("CAPABILITY", rs[0])
+	// That the mailbox is closed is said to the first command, and not always to
+	// the next one too.
+	if _, said := ends(capability); said {
+		if _, too := ends(status); !too {
+			return capability
+		}
+	}
+	return cmp.Or(status, capability)
 }
 
 // judge makes a Refusal of a command's final answer, if it was refused.
 //
 // The person's app password is right at this point, and no code may make a
 // mail program throw it away: AUTHENTICATIONFAILED and AUTHORIZATIONFAILED
-// would. Who can mend a refused token is the administrator, hence Policy.
+// would.
 func (d *imapDialog) judge(step string, r imapResponse) error {
 	if r.status == "OK" {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), quoted(r.status+" "+r.text, 200))
+	said := d.u.refused(step, d.login, r.said())
 	code, _, _ := strings.Cut(strings.ToUpper(r.code), " ")
-	lower := strings.ToLower(r.text)
 	switch {
-	case strings.Contains(lower, "throttled"), slices.Contains([]string{"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG"}, code):
-		return throttled(said, r.text)
-	case strings.Contains(lower, "not connected"):
-		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not open the mailbox " + d.mailbox + " for it; ask your administrator",
-			Err: fmt.Errorf("%w: the token is good, but the mailbox is closed to it: give the service principal FullAccess (Add-MailboxPermission), switch IMAP on (Set-CASMailbox -ImapEnabled $true), and check that the mailbox is in Exchange Online under this address", said)}
+	case askedForPause(r.text), slices.Contains([]string{"UNAVAILABLE", "INUSE", "LIMIT", "SERVERBUG"}, code):
+		return said.putOff(r.text)
+	case strings.Contains(strings.ToLower(r.text), "not connected"):
+		return said.notLetIn(FaultNotConnected, IMAP, d.login, "open the mailbox "+d.login.mailbox+" for it")
 	case step == "AUTHENTICATE" && r.status == "NO":
-		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it open " + d.mailbox + "; ask your administrator",
-			Err: fmt.Errorf("%w: check that the service principal is registered in Exchange by the object id of the enterprise application (New-ServicePrincipal), has FullAccess on the mailbox (Add-MailboxPermission) and the permission IMAP.AccessAsApp, and that IMAP is on (Set-CASMailbox -ImapEnabled $true)", said)}
+		return said.notLetIn(FaultRefused, IMAP, d.login, "let it open "+d.login.mailbox)
 	}
 	return &Refusal{Reason: Unavailable, Err: said}
 }
@@ -202,7 +210,7 @@ func (d *imapDialog) finish(challenge func() error, tags ...string) ([]imapRespo
 			return nil, r.unexpected()
 		}
 	}
-	return nil, fmt.Errorf("more than %d responses without an answer", imapMaxResponses)
+	return nil, &unexpectedError{problem: fmt.Sprintf("more than %d responses without an answer", imapMaxResponses)}
 }
 
 // note keeps the capabilities that a response announces.
@@ -257,7 +265,7 @@ func parseIMAPResponse(unit []byte) (imapResponse, error) {
 		valid = valid && len(tag) > 0 && !bytes.ContainsFunc(tag, func(r rune) bool { return !isTagChar(r) })
 	}
 	if !valid {
-		return imapResponse{}, fmt.Errorf("not an IMAP response: %q", quoted(string(line), 100))
+		return imapResponse{}, &unexpectedError{problem: "not an IMAP response:", reply: quoted(string(line), 100)}
 	}
 	r := imapResponse{tag: string(tag), status: strings.ToUpper(string(name)), text: string(text)}
 	if slices.Contains([]string{"OK", "NO", "BAD", "BYE", "PREAUTH"}, r.status) && strings.HasPrefix(r.text, "[") {
@@ -268,7 +276,16 @@ func parseIMAPResponse(unit []byte) (imapResponse, error) {
 	return r, nil
 }
 
+// said is an answer without its tag.
+func (r imapResponse) said() string {
+	if r.code == "" {
+		return r.status + " " + r.text
+	}
+	return r.status + " [" + r.code + "] " + r.text
+}
+
 // unexpected is the error for a response that has no place where it came.
 func (r imapResponse) unexpected() error {
-	return fmt.Errorf("unexpected answer %q", quoted(strings.TrimSpace(r.tag+" "+r.status+" "+r.text), 200))
+	said := strings.TrimSpace(r.tag + " " + r.status + " " + r.text)
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(said, 200), later: r.status == "BYE"}
 }

@@ -105,7 +105,7 @@ func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []strin
 }
 
 func (s *Server) askUpstream(ctx context.Context, p protocol, u Upstream) ([]string, error) {
-	up, err := s.dial(ctx, u)
+	up, err := s.dialer().dial(ctx, u)
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ import (
 const pop3MaxLine = maxSASL
 
 // pop3Codes are the response codes of RFC 3206 and RFC 2449. SYS/PERM is for
-// what only an administrator can mend: a mail program must not throw the
-// password away for that.
+// what somebody has to mend elsewhere, mostly an administrator: a mail program
+// must not throw the password away for that.
 var pop3Codes = map[Reason]string{
 	BadCredentials:     "AUTH",
 	ProtocolNotAllowed: "AUTH",
@@ -26,6 +26,7 @@ var pop3Codes = map[Reason]string{
 	Revoked:            "AUTH",
 	Unavailable:        "SYS/TEMP",
 	Policy:             "SYS/PERM",
+	SignInRequired:     "SYS/PERM",
 	DecoyUsed:          "AUTH",
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -21,10 +20,11 @@ const (
 // pop3Upstream signs in at the upstream, and asks for the mailbox: like IMAP,
 // Exchange may accept a token for a mailbox that it then does not open.
 func pop3Upstream(ctx context.Context, u *upstream, l login) (string, error) {
-	d := pop3Dialog{u, l.mailbox}
+	d := pop3Dialog{u, l}
 	if err := d.begin(ctx); err != nil {
 		return "", err
 	}
+	u.at(StepAuth)
 	if l.utf8 {
 		if line, err := d.command("UTF8"); err != nil || !pop3OK(line) {
 			return "", u.unavailable("UTF8", orUnexpected(err, line))
@@ -32,7 +32,7 @@ func pop3Upstream(ctx context.Context, u *upstream, l login) (string, error) {
 	}
 	raw, err := xoauth2.InitialResponse(l.mailbox, l.token)
 	if err != nil {
-		return "", &Refusal{Reason: Policy, Err: fmt.Errorf("sign in to %s: %w", u.address, err)}
+		return "", u.unsayable("AUTH", err)
 	}
 	// Exchange documents the two lines only.
 	line, err := d.command("AUTH " + xoauth2.Mechanism)
@@ -48,6 +48,7 @@ func pop3Upstream(ctx context.Context, u *upstream, l login) (string, error) {
 	if err := d.judge("AUTH", line); err != nil {
 		return "", err
 	}
+	u.at(StepMailbox)
 	if line, err = d.command("STAT"); err != nil {
 		return "", u.unavailable("STAT", err)
 	}
@@ -56,28 +57,34 @@ func pop3Upstream(ctx context.Context, u *upstream, l login) (string, error) {
 
 // pop3Dialog is the gateway as a client of the upstream.
 type pop3Dialog struct {
-	u       *upstream
-	mailbox string
+	u     *upstream
+	login login
 }
 
 // begin reads the greeting, and begins TLS where that is not done.
 func (d pop3Dialog) begin(ctx context.Context) error {
-	line, err := d.u.line()
-	if err != nil || !pop3OK(line) {
-		return d.u.unavailable("greeting", orUnexpected(err, line))
+	if err := d.greeting(); err != nil || d.u.inTLS {
+		return err
 	}
-	if d.u.inTLS {
-		return nil
-	}
-	line, err = d.command("STLS")
+	d.u.at(StepTLS)
+	line, err := d.command("STLS")
 	if err == nil && !pop3OK(line) {
-		err = orUnexpected(nil, line)
+		err = unexpected(line)
 	}
 	if err == nil {
 		err = d.u.startTLS(ctx)
 	}
 	if err != nil {
 		return d.u.unavailable("STLS", err)
+	}
+	return nil
+}
+
+func (d pop3Dialog) greeting() error {
+	d.u.at(StepGreeting)
+	line, err := d.u.line()
+	if err != nil || !pop3OK(line) {
+		return d.u.unavailable("greeting", orUnexpected(err, line))
 	}
 	return nil
 }
@@ -97,16 +104,20 @@ func (d pop3Dialog) judge(step, line string) error {
 	if pop3OK(line) {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused %s for %s: %q", d.u.address, step, limited(d.mailbox, 100), quoted(line, 200))
+	said := d.u.refused(step, d.login, line)
 	upper := strings.ToUpper(line)
 	switch {
-	case strings.Contains(upper, "THROTTLED"), strings.Contains(upper, "[SYS/TEMP]"), strings.Contains(upper, "[IN-USE]"), strings.Contains(upper, "[LOGIN-DELAY]"):
-		return throttled(said, line)
+	case askedForPause(line), strings.Contains(upper, "[SYS/TEMP]"), strings.Contains(upper, "[IN-USE]"), strings.Contains(upper, "[LOGIN-DELAY]"):
+		return said.putOff(line)
 	case !strings.HasPrefix(line, "-ERR"):
 		return &Refusal{Reason: Unavailable, Err: said}
 	}
-	return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it open " + d.mailbox + "; ask your administrator",
-		Err: fmt.Errorf("%w: check that the service principal is registered in Exchange by the object id of the enterprise application (New-ServicePrincipal), has FullAccess on the mailbox (Add-MailboxPermission) and the permission POP.AccessAsApp, and that POP is on (Set-CASMailbox -PopEnabled $true)", said)}
+	// Before STAT the token is judged, by STAT the mailbox.
+	fault := FaultRefused
+	if d.u.step == StepMailbox {
+		fault = FaultNotConnected
+	}
+	return said.notLetIn(fault, POP3, d.login, "let it open "+d.login.mailbox)
 }
 
 // pop3Offers asks an upstream what it can do (RFC 2449), and keeps what a
@@ -135,7 +146,7 @@ func pop3Offers(ctx context.Context, u *upstream) ([]string, error) {
 			list = append(list, lineText(strings.ToUpper(line)))
 		}
 	}
-	return nil, errors.New("the list of capabilities does not end")
+	return nil, &unexpectedError{problem: "the list of capabilities does not end"}
 }
 
 // line reads one line, without its end.
@@ -147,15 +158,10 @@ func (u *upstream) line() (string, error) {
 	return string(bytes.TrimRight(line, "\r\n")), err
 }
 
-// unavailable is a refusal for what a later attempt may not meet.
-func (u *upstream) unavailable(step string, err error) error {
-	return &Refusal{Reason: Unavailable, Err: fmt.Errorf("upstream %s: %s: %w", u.address, step, err)}
-}
-
 // orUnexpected is err, else that line is not what should have come.
 func orUnexpected(err error, line string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("unexpected answer %q", quoted(line, 200))
+	return unexpected(line)
 }

@@ -22,6 +22,7 @@ const (
 	Revoked            Reason = "revoked"              // AUTHENTICATIONFAILED
 	Unavailable        Reason = "unavailable"          // UNAVAILABLE: try again later, the password is not at fault
 	Policy             Reason = "policy"               // CONTACTADMIN: the tenant does not let it happen
+	SignInRequired     Reason = "sign-in-required"     // CONTACTADMIN: the person's own sign-in, which the app password stands on, has ended
 	DecoyUsed          Reason = "decoy-used"           // told as BadCredentials, in every word
 )
 
@@ -37,6 +38,7 @@ var publicTexts = map[Reason]string{
 	Revoked:            "this app password was revoked",
 	Unavailable:        "the mail server cannot be reached for now; try again later",
 	Policy:             "the app password is right, but the organisation does not let it in; ask its administrator",
+	SignInRequired:     "the sign-in behind this app password has ended; run: o365pw login",
 }
 
 // Refusal is why a sign-in is not granted, or a session not kept: a public

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"slices"
 	"sync"
@@ -39,9 +40,15 @@ type Server struct {
 	// it must not hold up. Nil: nobody.
 	Observe func(Event)
 
-	// Dial connects to the upstream. Nil: a net.Dialer, which tries every
+	// Dial connects to the upstream, or to its proxy. Nil: a net.Dialer, which tries every
 	// address of the host.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Proxy names the proxy to reach an upstream by, which it is given as
+	// https://host:port: an http or https one, by CONNECT (RFC 9110 section
+	// 9.3.6), or a socks5 one. Nil, or a nil URL: none. [ProxyFromEnvironment]
+	// makes one.
+	Proxy func(*url.URL) (*url.URL, error)
 
 	// GreetAfter is how long a new connection may be silent before it is
 	// greeted in clear. 0: 400 ms. A TLS client that is silent for longer cannot

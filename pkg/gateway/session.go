@@ -33,6 +33,9 @@ type protocol struct {
 	// upstream signs in there and returns once the mailbox is open. welcome
 	// goes to accept; an error is a *Refusal.
 	upstream func(ctx context.Context, u *upstream, l login) (welcome string, err error)
+	// logIn signs in at a gateway by the response of SASL PLAIN, as a mail
+	// program does. An error is a *ServerError, or wraps one.
+	logIn func(u *upstream, user, response string) error
 	// accept and refuse answer the sign-in that ask returned last.
 	accept func(s *session, welcome string) error
 	refuse func(s *session, r *Refusal) error
@@ -49,17 +52,17 @@ type protocol struct {
 // protocols are those that the gateway serves.
 var protocols = map[Protocol]protocol{
 	IMAP: {
-		greet: imapGreet, next: imapNext, sasl: imapSASL, upstream: imapUpstream, accept: imapAccept, refuse: imapRefuse,
+		greet: imapGreet, next: imapNext, sasl: imapSASL, upstream: imapUpstream, logIn: imapLogIn, accept: imapAccept, refuse: imapRefuse,
 		// RFC 9051 section 5.4 asks for 30 minutes, and clients in IDLE speak
 		// up every 29 (RFC 2177).
 		relay: newIMAPRelay, leave: "g9 LOGOUT\r\n", bye: imapBye, idle: 35 * time.Minute,
 	},
 	POP3: {
-		greet: pop3Greet, next: pop3Next, sasl: pop3SASL, offers: pop3Offers, upstream: pop3Upstream, accept: pop3Accept, refuse: pop3Refuse,
+		greet: pop3Greet, next: pop3Next, sasl: pop3SASL, offers: pop3Offers, upstream: pop3Upstream, logIn: pop3LogIn, accept: pop3Accept, refuse: pop3Refuse,
 		relay: newPOP3Relay, leave: "QUIT\r\n", bye: pop3Bye, idle: 15 * time.Minute, // RFC 1939 section 3: at least 10
 	},
 	SMTP: {
-		greet: smtpGreet, next: smtpNext, sasl: smtpSASL, offers: smtpOffers, upstream: smtpUpstream, accept: smtpAccept, refuse: smtpRefuse,
+		greet: smtpGreet, next: smtpNext, sasl: smtpSASL, offers: smtpOffers, upstream: smtpUpstream, logIn: smtpLogIn, accept: smtpAccept, refuse: smtpRefuse,
 		relay: newSMTPRelay, leave: "QUIT\r\n", bye: smtpBye, idle: 10 * time.Minute, // RFC 5321 section 4.5.3.2.7: at least 5
 	},
 }
@@ -75,12 +78,14 @@ type credentials struct {
 
 // login is what a sign-in upstream is made of.
 type login struct {
-	mailbox string
-	token   secret.Text
-	hello   string   // SMTP: the name that the client gave itself; empty: it gave none
-	offered []string // SMTP: the extensions that the client was told of
-	utf8    bool     // POP3: the client has asked for UTF8 (RFC 6856)
-	narrow  bool     // IMAP: the client is held to commands that change nothing
+	mailbox   string
+	token     secret.Text
+	delegated bool     // the token is a person's, and not the application's own
+	probe     bool     // SMTP: go as far as naming a sender
+	hello     string   // SMTP: the name that the client gave itself; empty: it gave none
+	offered   []string // SMTP: the extensions that the client was told of
+	utf8      bool     // POP3: the client has asked for UTF8 (RFC 6856)
+	narrow    bool     // IMAP: the client is held to commands that change nothing
 }
 
 // session is one client's connection, from accept to close.

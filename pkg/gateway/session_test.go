@@ -252,6 +252,9 @@ func TestRevalidate(t *testing.T) {
 		clients[1].ended(t, "* BYE o365pw: this app password was revoked")
 		clients[2].alive(t)
 		clients[3].alive(t)
+		round("key-2", &Refusal{Reason: SignInRequired, Err: errors.New("AADSTS700082")})
+		clients[2].ended(t, "* BYE o365pw: the sign-in behind this app password has ended; run: o365pw login")
+		clients[3].alive(t)
 		if !strings.Contains(r.log.String(), "AADSTS7000215") || !strings.Contains(r.log.String(), "a fault in the backend") {
 			t.Errorf("the log does not say why:\n%s", r.log)
 		}

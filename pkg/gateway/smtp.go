@@ -14,7 +14,8 @@ import (
 const smtpMaxLine = maxSASL
 
 // smtpCodes are reply codes (RFC 4954 section 6) with enhanced status codes
-// (RFC 3463, RFC 5248).
+// (RFC 3463, RFC 5248). What waiting does not mend is a permanent failure, which
+// mail programs show: after a temporary one they try again, and say nothing.
 var smtpCodes = map[Reason]string{
 	BadCredentials:     "535 5.7.8",
 	ProtocolNotAllowed: "535 5.7.8",
@@ -24,6 +25,7 @@ var smtpCodes = map[Reason]string{
 	Revoked:            "535 5.7.8",
 	Unavailable:        "454 4.7.0",
 	Policy:             "535 5.7.0",
+	SignInRequired:     "535 5.7.0",
 	DecoyUsed:          "535 5.7.8",
 }
 

@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/o365pw/o365pw/pkg/xoauth2"
 )
@@ -21,22 +21,23 @@ var smtpPassable = []string{
 
 // smtpUpstream signs in at the upstream.
 func smtpUpstream(ctx context.Context, u *upstream, l login) (string, error) {
-	d := smtpDialog{u: u, mailbox: l.mailbox, hello: cmp.Or(l.hello, "localhost")}
+	d := smtpDialog{u: u, login: l, hello: cmp.Or(l.hello, "localhost")}
 	if err := d.begin(ctx); err != nil {
 		return "", err
 	}
+	u.at(StepAuth)
 	u.offers = d.passable()
 	for _, line := range l.offered {
 		if !slices.ContainsFunc(u.offers, func(o string) bool { return keyword(o) == keyword(line) }) {
-			return "", u.unavailable("EHLO", fmt.Errorf("it has no %s any more, which the client was told of; the next connection is told what is true", line))
+			return "", u.unavailable("EHLO", &unexpectedError{problem: "it has no " + line + " any more, which the client was told of; the next connection is told what is true"})
 		}
 	}
 	if !d.takes("AUTH", xoauth2.Mechanism) {
-		return "", u.unavailable("sign-in", errors.New("it does not offer AUTH XOAUTH2: is this the right server?"))
+		return "", u.unavailable("sign-in", &unexpectedError{problem: "it does not offer AUTH XOAUTH2: is this the right server?"})
 	}
 	raw, err := xoauth2.InitialResponse(l.mailbox, l.token)
 	if err != nil {
-		return "", &Refusal{Reason: Policy, Err: fmt.Errorf("sign in to %s: %w", u.address, err)}
+		return "", u.unsayable("AUTH", err)
 	}
 	// The response is sent by itself: with the command it makes a line that is
 	// longer than many servers take (RFC 4954 section 4 has 12,288 bytes for
@@ -51,13 +52,16 @@ func smtpUpstream(ctx context.Context, u *upstream, l login) (string, error) {
 	if err != nil {
 		return "", u.unavailable("AUTH", err)
 	}
-	return "signed in", d.judge(reply)
+	if err := d.judge(reply); err != nil || !l.probe {
+		return "signed in", err
+	}
+	return "signed in", d.probe()
 }
 
 // smtpDialog is the gateway as a client of the upstream.
 type smtpDialog struct {
 	u          *upstream
-	mailbox    string
+	login      login
 	hello      string
 	extensions []string // lines of the last EHLO's reply but the first, in upper case
 }
@@ -65,29 +69,35 @@ type smtpDialog struct {
 // begin reads the greeting, begins TLS where that is not done, and asks for
 // the extensions.
 func (d *smtpDialog) begin(ctx context.Context) error {
-	reply, err := d.reply()
+	if err := d.greeting(); err != nil || d.u.inTLS {
+		return err
+	}
+	d.u.at(StepTLS)
+	reply, err := d.command("STARTTLS")
 	if err == nil && reply.code != "220" {
 		err = reply.unexpected()
 	}
 	if err == nil {
-		err = d.ehlo()
-	}
-	if err == nil && !d.u.inTLS {
-		if reply, err = d.command("STARTTLS"); err == nil && reply.code != "220" {
-			err = reply.unexpected()
-		}
-		if err == nil {
-			err = d.u.startTLS(ctx)
-		}
-		if err != nil {
-			return d.u.unavailable("STARTTLS", err)
-		}
-		err = d.ehlo() // RFC 3207 section 4.2: what was said in clear does not count
+		err = d.u.startTLS(ctx)
 	}
 	if err != nil {
-		return d.u.unavailable("EHLO", err)
+		return d.u.unavailable("STARTTLS", err)
 	}
-	return nil
+	d.u.at(StepAuth) // which the second EHLO is there for
+	return d.ehlo()  // RFC 3207 section 4.2: what was said in clear does not count
+}
+
+// greeting reads the greeting and asks for the extensions.
+func (d *smtpDialog) greeting() error {
+	d.u.at(StepGreeting)
+	reply, err := d.reply()
+	if err == nil && reply.code != "220" {
+		err = reply.unexpected()
+	}
+	if err != nil {
+		return d.u.unavailable("greeting", err)
+	}
+	return d.ehlo()
 }
 
 func (d *smtpDialog) ehlo() error {
@@ -96,7 +106,7 @@ func (d *smtpDialog) ehlo() error {
 		err = reply.unexpected()
 	}
 	if err != nil {
-		return err
+		return d.u.unavailable("EHLO", err)
 	}
 	d.extensions = nil
 	for _, line := range reply.lines[1:] {
@@ -128,17 +138,50 @@ func (d *smtpDialog) judge(reply smtpReply) error {
 	if reply.code == "235" {
 		return nil
 	}
-	said := fmt.Errorf("upstream %s refused AUTH for %s: %q", d.u.address, limited(d.mailbox, 100), quoted(reply.text(), 300))
+	said := d.u.refused("AUTH", d.login, reply.code+" "+reply.text())
 	switch {
-	case reply.code[0] == '4' || strings.Contains(strings.ToLower(reply.text()), "throttled"):
-		return throttled(said, reply.text())
+	case reply.code[0] == '4' || askedForPause(reply.text()):
+		return said.putOff(reply.text())
 	case strings.Contains(reply.text(), "5.7.139") && strings.Contains(strings.ToLower(reply.text()), "smtpclientauthentication"):
-		return &Refusal{Reason: Policy, Reply: reply.code + " " + quoted(strings.Join(reply.lines, " "), 240) +
-			"; an administrator runs: Set-CASMailbox -Identity " + limited(d.mailbox, 100) + " -SmtpClientAuthenticationDisabled $false",
-			Err: fmt.Errorf("%w: SMTP AUTH is switched off, for OAuth as well: for the mailbox Set-CASMailbox -Identity %s -SmtpClientAuthenticationDisabled $false, which goes before the organisation's Set-TransportConfig -SmtpClientAuthenticationDisabled $false; security defaults must be off too", said, d.mailbox)}
+		r := said.notLetIn(FaultSMTPAuthOff, SMTP, d.login, "let it send for "+d.login.mailbox)
+		r.Reply = reply.code + " " + quoted(reply.text(), 240) + "; an administrator runs: Set-CASMailbox -Identity " + limited(d.login.mailbox, 100) + " -SmtpClientAuthenticationDisabled $false"
+		return r
 	case reply.code == "535":
-		return &Refusal{Reason: Policy, Public: "the app password is right, but the mail server does not let it send for " + d.mailbox + "; ask your administrator",
-			Err: fmt.Errorf("%w: check that the service principal is registered in Exchange by the object id of the enterprise application (New-ServicePrincipal), has FullAccess on the mailbox (Add-MailboxPermission) and the permission SMTP.SendAsApp", said)}
+		return said.notLetIn(FaultRefused, SMTP, d.login, "let it send for "+d.login.mailbox)
+	}
+	return &Refusal{Reason: Unavailable, Err: said}
+}
+
+// probe names the mailbox as the sender of a message, and takes that back:
+// nothing is sent.
+func (d *smtpDialog) probe() error {
+	d.u.at(StepMailbox)
+	command := "MAIL FROM:<" + d.login.mailbox + ">"
+	if _, ok := smtpPath(command[len("MAIL "):]); !ok {
+		return d.u.unsayable("MAIL FROM", fmt.Errorf("%q is no plain address", limited(d.login.mailbox, 100)))
+	}
+	if strings.ContainsFunc(d.login.mailbox, func(r rune) bool { return r > unicode.MaxASCII }) {
+		command += " SMTPUTF8" // RFC 6531 section 3.4
+	}
+	reply, err := d.command(command)
+	if err != nil {
+		return d.u.unavailable("MAIL FROM", err)
+	}
+	if reply.code == "250" {
+		if reply, err = d.command("RSET"); err == nil && reply.code != "250" {
+			err = reply.unexpected()
+		}
+		if err != nil {
+			return d.u.unavailable("RSET", err)
+		}
+		return nil
+	}
+	said := d.u.refused("MAIL FROM", d.login, reply.code+" "+reply.text())
+	switch {
+	case reply.code[0] == '4' || askedForPause(reply.text()):
+		return said.putOff(reply.text())
+	case reply.code[0] == '5':
+		return said.notLetIn(FaultRefused, SMTP, d.login, "let it send as "+d.login.mailbox)
 	}
 	return &Refusal{Reason: Unavailable, Err: said}
 }
@@ -161,7 +204,7 @@ type smtpReply struct {
 func (r smtpReply) text() string { return strings.Join(r.lines, " ") }
 
 func (r smtpReply) unexpected() error {
-	return fmt.Errorf("unexpected answer %q", quoted(r.code+" "+r.text(), 200))
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(r.code+" "+r.text(), 200), later: r.code[0] == '4'}
 }
 
 func (d *smtpDialog) command(line string) (smtpReply, error) {
@@ -179,7 +222,7 @@ func (d *smtpDialog) reply() (smtpReply, error) {
 			return r, err
 		}
 		if len(line) < 3 || strings.Trim(line[:3], "0123456789") != "" || len(line) > 3 && line[3] != ' ' && line[3] != '-' || r.code != "" && r.code != line[:3] {
-			return r, fmt.Errorf("not an SMTP reply: %q", quoted(line, 100))
+			return r, &unexpectedError{problem: "not an SMTP reply:", reply: quoted(line, 100)}
 		}
 		r.code = line[:3]
 		if len(line) < 4 {
@@ -191,5 +234,5 @@ func (d *smtpDialog) reply() (smtpReply, error) {
 			return r, nil
 		}
 	}
-	return r, errors.New("a reply without end")
+	return r, &unexpectedError{problem: "a reply without end"}
 }

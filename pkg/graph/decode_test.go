@@ -173,6 +173,21 @@ func FuzzDecodeApplication(f *testing.F) {
 		}
 		_, _, _ = decodePage([]byte(body))
 		_, _ = decodePolicy([]byte(body))
+		_, _ = decodeOwnPolicy([]byte(body))
+		_, _ = decodeUser([]byte(body))
+		_, _ = decodeRegistered(response{body: []byte(body)})
+		_, _ = decodePrincipal([]byte(body), clientID)
+		_, _ = decodeAssignment([]byte(body))
+		if keys, err := decodeKeys([]byte(body)); err == nil {
+			for _, key := range keys {
+				if !isGUID(key.KeyID) || len(key.raw) == 0 {
+					t.Errorf("%+v", key)
+				}
+			}
+		}
+		if grant, err := decodeGrant([]byte(body)); err == nil && grant.ID == "" {
+			t.Errorf("%+v", grant)
+		}
 	})
 }
 

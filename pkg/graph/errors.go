@@ -90,6 +90,12 @@ func (e *Error) IsNotFound() bool { return e.Status == http.StatusNotFound }
 // IsForbidden is a 403: the token or the person lacks the permission.
 func (e *Error) IsForbidden() bool { return e.Status == http.StatusForbidden }
 
+// IsConflict says that what was to be made is there already.
+func (e *Error) IsConflict() bool {
+	return e.Status == http.StatusConflict || e.Status == http.StatusBadRequest &&
+		(e.HasCode("Request_MultipleObjectsWithSameKeyValue") || e.HasCode("ObjectConflict") || e.says("already exists"))
+}
+
 // IsUnauthorized is a 401: the token is missing, over, revoked or meant for
 // something else. See Claims.
 func (e *Error) IsUnauthorized() bool { return e.Status == http.StatusUnauthorized }

@@ -100,6 +100,9 @@ func good(w http.ResponseWriter, _ *http.Request, work func() any) {
 	case refusal:
 		w.WriteHeader(http.StatusBadRequest)
 		fmt.Fprintf(w, `{"error":{"code":"Request_BadRequest","message":%q}}`, string(answer))
+	case result:
+		w.WriteHeader(answer.status)
+		_ = json.NewEncoder(w).Encode(answer.body)
 	default:
 		_ = json.NewEncoder(w).Encode(answer)
 	}

@@ -1,5 +1,7 @@
-// Package graph speaks to Microsoft Graph: it reads application registrations
-// and adds and removes their client secrets ("password credentials").
+// Package graph speaks to Microsoft Graph: it makes application registrations
+// with their service principals, permissions and certificates, adds and removes
+// their client secrets ("password credentials"), and reads what stands in the
+// way of mail.
 //
 // What it guarantees:
 //
@@ -7,6 +9,9 @@
 //     looks an unanswered credential up by its name and start time and removes
 //     it before it tries once more; what could not be settled is named in an
 //     *AmbiguousError.
+//   - What the Ensure methods find as it is wanted, they do not write; what
+//     administrators have added, they keep. Each may be called again after it was
+//     cut off at any point.
 //   - RemovePassword returns nil only when Graph took the removal (or a read
 //     had shown the credential) and several reads in a row no longer have it:
 //     Graph's reads lag its writes and may flip between replicas.
@@ -85,6 +90,13 @@ type Application struct {
 	DisplayName string // may be empty
 
 	PasswordCredentials []PasswordCredential
+
+	// ApplicationByUniqueName, ApplicationRegistration and EnsureApplication
+	// give these as well, the other calls do not.
+	Registration   Registration
+	SignInAudience string    // AzureADMyOrg: people and programs of this tenant alone
+	Created        time.Time // UTC; zero where Graph has none
+	Fresh          bool      // made in the last ten minutes: not all of Entra may know it yet
 }
 
 // PasswordCredential is a client secret as Graph lists it, without its text.

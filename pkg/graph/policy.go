@@ -8,16 +8,21 @@ import (
 	"math"
 	"net/http"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// AppManagementPolicy is what the tenant's default app management policy says
-// about client secrets. An application with a policy of its own does not follow
-// it, so that only the answer of AddPassword is final.
-// https://learn.microsoft.com/graph/api/resources/tenantappmanagementpolicy
+// AppManagementPolicy is what an app management policy of the tenant says about
+// the credentials of applications. Only the answer to adding one is final: a
+// policy may exempt callers, and changes take a minute to be in force.
+// https://learn.microsoft.com/graph/api/resources/applicationauthenticationmethodpolicy
 type AppManagementPolicy struct {
+	// Own says that the policy is assigned to the application itself. It then
+	// stands in place of the tenant's default.
+	Own bool
+
 	// ForbidsSecrets says that no client secret may be added to applications
 	// created after ForbidsSecretsFrom (zero: to any).
 	ForbidsSecrets     bool
@@ -27,14 +32,87 @@ type AppManagementPolicy struct {
 	// created after MaxLifetimeFrom (zero: of any). 0: no limit.
 	MaxLifetime     time.Duration
 	MaxLifetimeFrom time.Time
+
+	// MaxKeyLifetime is the same for certificates.
+	MaxKeyLifetime     time.Duration
+	MaxKeyLifetimeFrom time.Time
+
+	// TrustedCAOnly says that the certificates of applications created after
+	// TrustedCAFrom (zero: of any) must come from certificate authorities that
+	// the tenant has named: one signed by itself is refused.
+	TrustedCAOnly bool
+	TrustedCAFrom time.Time
 }
 
-// AppManagementPolicy reads the policy. It needs Policy.Read.All; without it the
-// result is an *Error whose IsForbidden says true, and nothing is known.
+// SecretsForbidden says whether an application created at that time
+// (Application.Created) may get no client secret. For one that is still to be
+// made, give the time of now.
+func (p AppManagementPolicy) SecretsForbidden(created time.Time) bool {
+	return p.ForbidsSecrets && holds(p.ForbidsSecretsFrom, created)
+}
+
+// SecretLimit is the longest life of a client secret for an application created
+// at that time. 0: no limit.
+func (p AppManagementPolicy) SecretLimit(created time.Time) time.Duration {
+	if !holds(p.MaxLifetimeFrom, created) {
+		return 0
+	}
+	return p.MaxLifetime
+}
+
+// CertificateLimit is the longest life of a certificate for an application
+// created at that time. 0: no limit.
+func (p AppManagementPolicy) CertificateLimit(created time.Time) time.Duration {
+	if !holds(p.MaxKeyLifetimeFrom, created) {
+		return 0
+	}
+	return p.MaxKeyLifetime
+}
+
+// SelfSignedForbidden says whether an application created at that time takes
+// certificates of the tenant's trusted authorities alone.
+func (p AppManagementPolicy) SelfSignedForbidden(created time.Time) bool {
+	return p.TrustedCAOnly && holds(p.TrustedCAFrom, created)
+}
+
+// holds says whether a restriction for applications created after from holds
+// for one created at that time.
+func holds(from, created time.Time) bool { return from.IsZero() || created.After(from) }
+
+// AppManagementPolicy reads the tenant's default policy, which an application
+// with a policy of its own does not follow. It needs Policy.Read.All; without it
+// the result is an *Error whose IsForbidden says true, and nothing is known.
 // https://learn.microsoft.com/graph/api/tenantappmanagementpolicy-get
 func (c *Client) AppManagementPolicy(ctx context.Context) (AppManagementPolicy, error) {
+	return c.defaultPolicy(ctx, c.budget())
+}
+
+// ApplicationPolicy reads the policy that holds for the application with the
+// object id (not the client id): its own, where one is assigned and enabled,
+// else the tenant's default. Permissions and errors are those of
+// AppManagementPolicy, and one whose IsNotFound says true for an application
+// that is not there.
+// https://learn.microsoft.com/graph/api/resources/appmanagementpolicy
+func (c *Client) ApplicationPolicy(ctx context.Context, objectID string) (AppManagementPolicy, error) {
+	if !isGUID(objectID) {
+		return AppManagementPolicy{}, fmt.Errorf("object id %q is not a GUID", objectID)
+	}
+	b := c.budget()
+	list, err := all(ctx, c, b, c.base()+"/applications/"+objectID+"/appManagementPolicies", decodeOwnPolicy)
+	if err != nil {
+		return AppManagementPolicy{}, err
+	}
+	for _, policy := range list { // Graph allows one
+		if policy.Own {
+			return policy, nil
+		}
+	}
+	return c.defaultPolicy(ctx, b)
+}
+
+func (c *Client) defaultPolicy(ctx context.Context, b *budget) (AppManagementPolicy, error) {
 	r := request{method: http.MethodGet, url: c.base() + "/policies/defaultAppManagementPolicy"}
-	resp, err := c.send(ctx, c.budget(), r)
+	resp, err := c.send(ctx, b, r)
 	if err != nil {
 		return AppManagementPolicy{}, err
 	}
@@ -45,29 +123,58 @@ func (c *Client) AppManagementPolicy(ctx context.Context) (AppManagementPolicy, 
 	return policy, nil
 }
 
+type wirePolicy struct {
+	IsEnabled *bool `json:"isEnabled"`
+	// The tenant's default has the first, others have the second.
+	ApplicationRestrictions wireRestrictions `json:"applicationRestrictions"`
+	Restrictions            wireRestrictions `json:"restrictions"`
+}
+
+type wireRestrictions struct {
+	PasswordCredentials []wireRestriction `json:"passwordCredentials"`
+	KeyCredentials      []wireRestriction `json:"keyCredentials"`
+}
+
+type wireRestriction struct {
+	RestrictionType string  `json:"restrictionType"`
+	State           string  `json:"state"`
+	MaxLifetime     *string `json:"maxLifetime"`
+	From            *string `json:"restrictForAppsCreatedAfterDateTime"`
+}
+
 func decodePolicy(body []byte) (AppManagementPolicy, error) {
-	var w struct {
-		IsEnabled               *bool `json:"isEnabled"`
-		ApplicationRestrictions struct {
-			PasswordCredentials []struct {
-				RestrictionType string  `json:"restrictionType"`
-				State           string  `json:"state"`
-				MaxLifetime     *string `json:"maxLifetime"`
-				From            *string `json:"restrictForAppsCreatedAfterDateTime"`
-			} `json:"passwordCredentials"`
-		} `json:"applicationRestrictions"`
-	}
-	if err := json.Unmarshal(body, &w); err != nil {
+	w, err := unmarshalPolicy(body)
+	if err != nil || !*w.IsEnabled {
 		return AppManagementPolicy{}, err
 	}
+	return w.ApplicationRestrictions.policy()
+}
+
+// decodeOwnPolicy gives one without Own for a policy that is not enabled: what
+// holds then is not documented, and the default is the likelier to refuse.
+func decodeOwnPolicy(body []byte) (AppManagementPolicy, error) {
+	w, err := unmarshalPolicy(body)
+	if err != nil || !*w.IsEnabled {
+		return AppManagementPolicy{}, err
+	}
+	policy, err := w.Restrictions.policy()
+	policy.Own = true
+	return policy, err
+}
+
+func unmarshalPolicy(body []byte) (w wirePolicy, err error) {
+	if err := json.Unmarshal(body, &w); err != nil {
+		return w, err
+	}
 	if w.IsEnabled == nil {
-		return AppManagementPolicy{}, errors.New("a policy without isEnabled")
+		return w, errors.New("a policy without isEnabled")
 	}
+	return w, nil
+}
+
+func (w wireRestrictions) policy() (AppManagementPolicy, error) {
 	var policy AppManagementPolicy
-	if !*w.IsEnabled {
-		return policy, nil
-	}
-	for _, restriction := range w.ApplicationRestrictions.PasswordCredentials {
+	for _, restriction := range slices.Concat(w.PasswordCredentials, w.KeyCredentials) {
 		// state is younger than the type; where it is missing, the restriction
 		// holds.
 		if strings.EqualFold(restriction.State, "disabled") {
@@ -80,12 +187,18 @@ func decodePolicy(body []byte) (AppManagementPolicy, error) {
 		switch restriction.RestrictionType {
 		case "passwordAddition":
 			policy.ForbidsSecrets, policy.ForbidsSecretsFrom = true, from
-		case "passwordLifetime":
+		case "trustedCertificateAuthority":
+			policy.TrustedCAOnly, policy.TrustedCAFrom = true, from
+		case "passwordLifetime", "asymmetricKeyLifetime":
 			limit, err := parseISODuration(deref(restriction.MaxLifetime))
 			if err != nil {
 				return AppManagementPolicy{}, err
 			}
-			policy.MaxLifetime, policy.MaxLifetimeFrom = limit, from
+			if restriction.RestrictionType == "passwordLifetime" {
+				policy.MaxLifetime, policy.MaxLifetimeFrom = limit, from
+			} else {
+				policy.MaxKeyLifetime, policy.MaxKeyLifetimeFrom = limit, from
+			}
 		}
 	}
 	return policy, nil

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 )
@@ -15,9 +13,6 @@ import (
 // selectApplication is all that is asked of an application. Asking for
 // keyCredentials would cost a quota of its own.
 const selectApplication = "$select=id,appId,displayName,passwordCredentials"
-
-// maxPages bounds how far paging is followed.
-const maxPages = 1000
 
 // Application reads the app registration with the client id appID. It needs
 // Application.Read.All or what includes it. The answer may lag a write by
@@ -101,102 +96,6 @@ func (c *Client) shown(keyID string) (start time.Time, ok bool) {
 	return start, ok
 }
 
-// Applications gives the app registrations that carry the tag, or all for an
-// empty one, page by page. An error is the last item. Paging links are followed
-// to the host of BaseURL alone.
-// https://learn.microsoft.com/graph/api/application-list
-func (c *Client) Applications(ctx context.Context, tag string) iter.Seq2[Application, error] {
-	return func(yield func(Application, error) bool) {
-		b := c.budget()
-		next := c.base() + "/applications?" + selectApplication
-		if tag != "" {
-			// OData doubles a quote within a literal.
-			filter := "tags/any(t:t eq '" + strings.ReplaceAll(tag, "'", "''") + "')"
-			next += "&$filter=" + strings.ReplaceAll(url.QueryEscape(filter), "+", "%20")
-		}
-		followed := map[string]bool{}
-		for len(followed) < maxPages {
-			followed[next] = true
-			r := request{method: http.MethodGet, url: next}
-			resp, err := c.send(ctx, b, r)
-			if err != nil {
-				yield(Application{}, err)
-				return
-			}
-			apps, link, err := decodePage(resp.body)
-			if err == nil && link != "" {
-				err = sameService(c.BaseURL, link)
-			}
-			if err == nil && followed[link] {
-				err = errors.New("the paging links run in a circle")
-			}
-			if err != nil {
-				yield(Application{}, r.malformed(resp, err))
-				return
-			}
-			for _, app := range apps {
-				c.remember(clockAhead(resp.header), app.PasswordCredentials...)
-				if !yield(app, nil) {
-					return
-				}
-			}
-			if link == "" {
-				return
-			}
-			next = link
-		}
-		yield(Application{}, &Error{Method: http.MethodGet, URL: withoutQuery(next), Err: fmt.Errorf("more than %d pages", maxPages)})
-	}
-}
-
-func decodePage(body []byte) (apps []Application, next string, err error) {
-	var w struct {
-		Value    *[]wireApplication `json:"value"`
-		NextLink string             `json:"@odata.nextLink"`
-	}
-	if err := json.Unmarshal(body, &w); err != nil {
-		return nil, "", err
-	}
-	if w.Value == nil {
-		return nil, "", errors.New("a list without value")
-	}
-	for _, wa := range *w.Value {
-		app, err := wa.application()
-		if err != nil {
-			return nil, "", err
-		}
-		apps = append(apps, app)
-	}
-	return apps, w.NextLink, nil
-}
-
-// sameService says whether the token may go to link: it must have scheme, host
-// and port of base, and no credentials of its own.
-func sameService(base, link string) error {
-	b, err := url.Parse(base)
-	if err != nil {
-		return errors.New("the base URL is malformed")
-	}
-	l, err := url.Parse(link)
-	if err != nil || l.Opaque != "" || l.User != nil {
-		return errors.New("the paging link is malformed")
-	}
-	if !strings.EqualFold(l.Scheme, b.Scheme) || !strings.EqualFold(l.Hostname(), b.Hostname()) || port(l) != port(b) {
-		return fmt.Errorf("the paging link leads away from %s", b.Host)
-	}
-	return nil
-}
-
-func port(u *url.URL) string {
-	switch {
-	case u.Port() != "":
-		return u.Port()
-	case strings.EqualFold(u.Scheme, "https"):
-		return "443"
-	}
-	return "80"
-}
-
 // Organization is the tenant of the token.
 type Organization struct {
 	ID          string // tenant id, a GUID
@@ -216,21 +115,6 @@ func (c *Client) Organization(ctx context.Context) (Organization, error) {
 		return Organization{}, fmt.Errorf("read organization: Graph lists %d, not one", len(w.Value))
 	}
 	return w.Value[0], nil
-}
-
-// User is the person that the token stands for.
-type User struct {
-	ID                string // object id, a GUID
-	DisplayName       string
-	UserPrincipalName string // alice@contoso.com
-}
-
-// Me reads who the token stands for. One of an application gets a 400 or 403.
-// https://learn.microsoft.com/graph/api/user-get
-func (c *Client) Me(ctx context.Context) (User, error) {
-	var u User
-	err := c.get(ctx, "/me?$select=id,displayName,userPrincipalName", &u)
-	return u, err
 }
 
 func (c *Client) get(ctx context.Context, path string, into any) error {

@@ -113,14 +113,17 @@ func TestSmallReads(t *testing.T) {
 	c := serving(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1.0/me":
-			fmt.Fprint(w, `{"id":"i","displayName":"Alice","userPrincipalName":"alice@contoso.com"}`)
+			if want := "id,displayName,userPrincipalName,mail"; r.URL.Query().Get("$select") != want {
+				t.Error(r.URL)
+			}
+			fmt.Fprint(w, `{"id":"i","displayName":"Alice","userPrincipalName":"alice@contoso.com","mail":null}`)
 		case "/v1.0/organization":
 			fmt.Fprintf(w, `{"value":[{"id":%q,"displayName":"Contoso"}]}`, objectID)
 		default:
 			w.WriteHeader(404)
 		}
 	})
-	if u, err := c.Me(t.Context()); err != nil || u != (User{"i", "Alice", "alice@contoso.com"}) {
+	if u, err := c.Me(t.Context()); err != nil || u.ID != "i" || u.DisplayName != "Alice" || u.UserPrincipalName != "alice@contoso.com" || u.Mail != "" || u.Disabled {
 		t.Errorf("%v %v", u, err)
 	}
 	if o, err := c.Organization(t.Context()); err != nil || o != (Organization{objectID, "Contoso"}) {

@@ -37,6 +37,7 @@ const (
 type request struct {
 	method, url string
 	body        []byte
+	prefer      string // the Prefer header (RFC 7240); empty: none
 	// once forbids to send the request again unless Graph says that it did
 	// nothing.
 	once bool
@@ -44,6 +45,7 @@ type request struct {
 
 // response is a good answer.
 type response struct {
+	status int
 	header http.Header
 	body   []byte
 	// lost says that the request was sent before, and that the answer to that
@@ -181,6 +183,9 @@ func (c *Client) sendOnce(ctx context.Context, r request) (resp response, err er
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	if r.prefer != "" {
+		req.Header.Set("Prefer", r.prefer)
+	}
 
 	answer, err := c.client().Do(req)
 	if err != nil {
@@ -212,7 +217,7 @@ func (c *Client) sendOnce(ctx context.Context, r request) (resp response, err er
 		e.Err = fmt.Errorf("the answer is longer than %d bytes", bound)
 		return resp, e
 	}
-	return response{header: answer.Header, body: body}, nil
+	return response{status: answer.StatusCode, header: answer.Header, body: body}, nil
 }
 
 // client is HTTP without redirects: Graph has none, and the token must not

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"time"
 )
 
 // strictObject reads one JSON object whose members are all among allowed,
@@ -51,3 +53,128 @@ func strictObject(data []byte, allowed ...string) (map[string]json.RawMessage, e
 type propertyError struct{ name, problem string }
 
 func (e *propertyError) Error() string { return fmt.Sprintf("property %q %s", e.name, e.problem) }
+
+// properties are the members of a JSON object in a Graph request, read one by
+// one. The first that is not as it must be ends up in refusal.
+type properties struct {
+	resource string // the type, for the refusal
+	raw      map[string]json.RawMessage
+	refusal  *graphError
+}
+
+// readProperties reads an object that has no members but those allowed.
+func readProperties(resource string, data []byte, allowed ...string) *properties {
+	p := &properties{resource: resource}
+	var err error
+	if p.raw, err = strictObject(data, allowed...); err != nil {
+		p.refusal = badRequest("Invalid object of type '%s' in the request body: %s.", resource, printable(err.Error()))
+	}
+	return p
+}
+
+// given says whether a member is there, null or not.
+func (p *properties) given(name string) bool { _, ok := p.raw[name]; return ok }
+
+// null says whether a member is absent or null.
+func (p *properties) null(name string) bool { return !p.given(name) || string(p.raw[name]) == "null" }
+
+func (p *properties) refuse(name, problem string) {
+	if p.refusal == nil {
+		p.refusal = badRequest("Invalid value specified for property '%s' of resource '%s': %s.", name, p.resource, problem)
+	}
+}
+
+// require refuses an object that lacks a member.
+func (p *properties) require(names ...string) {
+	for _, name := range names {
+		if p.null(name) {
+			p.refuse(name, "it is required")
+		}
+	}
+}
+
+// text reads a string; null makes it empty. Without the member, into stays.
+func (p *properties) text(name string, into *string) {
+	if !p.given(name) {
+		return
+	}
+	var s *string
+	if json.Unmarshal(p.raw[name], &s) != nil {
+		p.refuse(name, "it is not a string")
+		return
+	}
+	*into = ""
+	if s != nil {
+		*into = *s
+	}
+}
+
+// flag reads a boolean; null makes it false.
+func (p *properties) flag(name string, into *bool) {
+	if !p.given(name) {
+		return
+	}
+	var b *bool
+	if json.Unmarshal(p.raw[name], &b) != nil {
+		p.refuse(name, "it is not a boolean")
+		return
+	}
+	*into = b != nil && *b
+}
+
+// texts reads an array of strings, which must not be null.
+func (p *properties) texts(name string, into *[]string) {
+	var out []string
+	for _, raw := range p.list(name) {
+		var s *string
+		if json.Unmarshal(raw, &s) != nil || s == nil {
+			p.refuse(name, "it is not an array of strings")
+			return
+		}
+		out = append(out, *s)
+	}
+	if p.given(name) {
+		*into = out
+	}
+}
+
+// list reads an array, which must not be null.
+func (p *properties) list(name string) []json.RawMessage {
+	if !p.given(name) {
+		return nil
+	}
+	var out []json.RawMessage
+	if json.Unmarshal(p.raw[name], &out) != nil || out == nil {
+		p.refuse(name, "it is not an array")
+	}
+	return out
+}
+
+// guid reads a GUID, in lower case; null leaves into as it is.
+func (p *properties) guid(name string, into *string) {
+	if p.null(name) {
+		return
+	}
+	var s string
+	p.text(name, &s)
+	if !isGUID(s) {
+		p.refuse(name, "it is not a GUID")
+		return
+	}
+	*into = strings.ToLower(s)
+}
+
+// moment reads a time in UTC, to 100 ns; null leaves into as it is.
+func (p *properties) moment(name string, into *time.Time) {
+	if p.null(name) {
+		return
+	}
+	var s string
+	p.text(name, &s)
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil || !strings.HasSuffix(s, "Z") {
+		p.refuse(name, "it is not an ISO 8601 time in UTC")
+		return
+	}
+	*into = t.Truncate(100 * time.Nanosecond)
+}

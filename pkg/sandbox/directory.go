@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
 	"slices"
@@ -10,39 +11,50 @@ import (
 	"github.com/google/uuid"
 )
 
-// The audiences that tokens are issued for.
-const (
-	exchangeResource  = "https://outlook.office365.com" // app-only
-	exchangeDelegated = "https://outlook.office.com"    // for people
-	graphResource     = "https://graph.microsoft.com"
-)
-
-// exchangeAppID is Office 365 Exchange Online in every tenant.
-const exchangeAppID = "00000002-0000-0ff1-ce00-000000000000"
-
-// directory is the tenant: its applications and people.
+// directory is the tenant: its applications and people. What changes while the
+// server runs is guarded by Server.mu.
 type directory struct {
-	organizationName    string
-	exchangePrincipalID string
-	apps                []*application
-	mail, login, admin  *application
-	adminSecret         string
-	people              []*person
+	organizationName             string
+	services                     []*service
+	exchange, graph              *service
+	apps                         []*application
+	mail, login, admin, personal *application
+	adminSecret                  string
+	grants                       []*permissionGrant
+	people                       []*person
 }
 
 // application is an app registration and its service principal.
 type application struct {
-	objectID, clientID, principalID, displayName string
-	created                                      time.Time
-	tags                                         []string
-	owners                                       []string // object ids of people and service principals
-	public                                       bool     // no secrets at all
-	redirectURIs                                 []string // of the public client platform
-	fallbackPublic                               bool     // device code allowed
-	credentials                                  []*credential
-	roles                                        map[string][]string // app-only, by resource
-	scopes                                       map[string][]string // consented for everybody, by resource
+	objectID, clientID, uniqueName string
+	displayName                    string
+	notes, description             string
+	created                        time.Time
+	audience                       string // signInAudience
+	tags                           []string
+	owners                         []string // object ids of people and service principals
+	public                         bool     // no secrets at all
+	redirectURIs                   []string // of the public client platform
+	fallbackPublic                 bool     // device code allowed
+	resourceAccess                 []any    // requiredResourceAccess, as it was written
+	credentials                    []*credential
+	keys                           []*keyCredential
+	federated                      []*federatedCredential
+
+	// The service principal; principalID is empty where there is none.
+	principalID      string
+	principalCreated time.Time
+	disabled         bool
+	assignments      []*roleAssignment
 }
+
+// The values of signInAudience.
+const (
+	singleTenant = "AzureADMyOrg"
+	multiTenant  = "AzureADMultipleOrgs"
+	everybody    = "AzureADandPersonalMicrosoftAccount"
+	personalOnly = "PersonalMicrosoftAccount"
+)
 
 // credential is a password credential of an application. Those removed are
 // kept, since they linger while the removal replicates.
@@ -57,35 +69,50 @@ func (c *credential) hint() string { return c.secret[:3] }
 // replicated says whether what reads the directory with the given lag sees the
 // credential.
 func (c *credential) replicated(now time.Time, lag time.Duration) bool {
-	if now.Before(c.added.Add(lag)) {
+	return known(c.added, c.removed, now, lag)
+}
+
+// known says whether what reads with a lag sees something that was added and
+// perhaps removed.
+func known(added, removed, now time.Time, lag time.Duration) bool {
+	if now.Before(added.Add(lag)) {
 		return false
 	}
-	return c.removed.IsZero() || now.Before(c.removed.Add(lag))
+	return removed.IsZero() || now.Before(removed.Add(lag))
 }
 
-// person is somebody who can sign in.
+// person is somebody who can sign in, by the user principal name.
 type person struct {
-	objectID, address, name string
-	admin                   bool
+	objectID, upn, address, name string
+	sendAs                       []string
+	admin                        bool
+	personal                     bool // a Microsoft account, outside of the tenant
 }
 
-func newDirectory(s *Server) directory {
-	d := directory{organizationName: "Contoso", exchangePrincipalID: uuid.NewString()}
-	for i, m := range s.Mailboxes {
+func newDirectory(s *Server) (directory, error) {
+	d := directory{organizationName: "Contoso"}
+	d.exchange, d.graph = newServices()
+	d.services = []*service{d.exchange, d.graph}
+	administrator := true // the first of the tenant's people
+	for _, m := range s.Mailboxes {
 		local, _, _ := strings.Cut(m.Address, "@")
 		name := local
 		if local != "" {
 			name = strings.ToUpper(local[:1]) + local[1:]
 		}
-		d.people = append(d.people, &person{objectID: uuid.NewString(), address: m.Address, name: name, admin: i == 0})
+		d.people = append(d.people, &person{
+			objectID: uuid.NewString(), upn: cmp.Or(m.UPN, m.Address), address: m.Address, name: name, sendAs: m.SendAs,
+			admin: administrator && !m.Personal, personal: m.Personal,
+		})
+		administrator = administrator && m.Personal
 	}
 
 	now := s.Now().UTC().Truncate(time.Second)
+	created := now.AddDate(-1, 0, 0)
 	app := func(name string) *application {
-		a := &application{
-			objectID: uuid.NewString(), clientID: uuid.NewString(), principalID: uuid.NewString(),
-			displayName: name, created: now.AddDate(-1, 0, 0),
-		}
+		a := newApplication(created)
+		a.displayName = name
+		a.principalID, a.principalCreated = uuid.NewString(), created
 		d.apps = append(d.apps, a)
 		return a
 	}
@@ -94,50 +121,86 @@ func newDirectory(s *Server) directory {
 	d.login.public = true
 	d.login.fallbackPublic = true
 	d.login.redirectURIs = []string{"http://localhost"}
-	d.login.scopes = map[string][]string{graphResource: {
-		"User.Read", "Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All",
-		"Organization.Read.All", "Policy.Read.All",
-	}}
+	d.consent(d.login, d.graph, created,
+		"User.Read", "User.Read.All", "Application.Read.All", "Application.ReadWrite.All",
+		"AppRoleAssignment.ReadWrite.All", "DelegatedPermissionGrant.ReadWrite.All", "Directory.Read.All",
+		"Organization.Read.All", "Policy.Read.All")
 	d.mail = app("o365pw mail")
 	d.mail.tags = []string{"o365pw"}
 	d.mail.fallbackPublic = true
 	d.mail.redirectURIs = []string{"http://localhost"}
-	d.mail.roles = map[string][]string{exchangeResource: {"IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"}}
-	d.mail.scopes = map[string][]string{
-		exchangeDelegated: {"IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send"},
-		graphResource:     {"User.Read"},
+	if err := d.assign(d.mail, d.exchange, created, "IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"); err != nil {
+		return d, err
 	}
+	d.consent(d.mail, d.exchange, created, "IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send")
+	d.consent(d.mail, d.graph, created, "User.Read")
 	d.admin = app("o365pw automation")
-	d.admin.roles = map[string][]string{graphResource: s.AdminRoles}
+	if err := d.assign(d.admin, d.graph, created, s.AdminRoles...); err != nil {
+		return d, err
+	}
 	app("Room booking")
+	d.personal = app("Mail for everybody")
+	d.personal.audience = everybody
+	d.personal.public = true
+	d.personal.fallbackPublic = true
+	d.personal.redirectURIs = []string{"http://localhost"}
+	d.consent(d.personal, d.exchange, created, "IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send")
+	d.consent(d.personal, d.graph, created, "User.Read")
 
 	d.mail.owners = []string{d.admin.principalID}
 	d.adminSecret = newSecret()
 	d.admin.credentials = []*credential{{
 		keyID: uuid.NewString(), displayName: "automation", secret: d.adminSecret,
-		start: now.AddDate(-1, 0, 0), end: now.AddDate(1, 0, 0), added: now.AddDate(-1, 0, 0),
+		start: created, end: now.AddDate(1, 0, 0), added: created,
 	}}
-	return d
+	return d, nil
+}
+
+// newApplication is an app registration without a service principal.
+func newApplication(created time.Time) *application {
+	return &application{
+		objectID: uuid.NewString(), clientID: uuid.NewString(), created: created, audience: singleTenant,
+	}
+}
+
+func (d *directory) find(is func(*application) bool) *application {
+	i := slices.IndexFunc(d.apps, is)
+	if i < 0 {
+		return nil
+	}
+	return d.apps[i]
 }
 
 func (d *directory) byClientID(id string) *application {
-	i := slices.IndexFunc(d.apps, func(a *application) bool { return a.clientID == id })
-	if i < 0 {
-		return nil
-	}
-	return d.apps[i]
+	return d.find(func(a *application) bool { return a.clientID == id })
 }
 
 func (d *directory) byObjectID(id string) *application {
-	i := slices.IndexFunc(d.apps, func(a *application) bool { return a.objectID == id })
+	return d.find(func(a *application) bool { return a.objectID == id })
+}
+
+func (d *directory) byUniqueName(name string) *application {
+	return d.find(func(a *application) bool { return name != "" && a.uniqueName == name })
+}
+
+// byPrincipalID finds an application by the object id of its service principal.
+func (d *directory) byPrincipalID(id string) *application {
+	return d.find(func(a *application) bool { return id != "" && a.principalID == id })
+}
+
+// member finds one of the tenant's people by object id or user principal name.
+func (d *directory) member(key string) *person {
+	i := slices.IndexFunc(d.people, func(p *person) bool {
+		return !p.personal && (sameFold(p.objectID, key) || sameFold(p.upn, key))
+	})
 	if i < 0 {
 		return nil
 	}
-	return d.apps[i]
+	return d.people[i]
 }
 
-func (d *directory) personByAddress(address string) *person {
-	i := slices.IndexFunc(d.people, func(p *person) bool { return sameFold(p.address, address) })
+func (d *directory) personByUPN(upn string) *person {
+	i := slices.IndexFunc(d.people, func(p *person) bool { return sameFold(p.upn, upn) })
 	if i < 0 {
 		return nil
 	}

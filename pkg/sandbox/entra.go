@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +23,10 @@ type entraState struct {
 	devices  map[string]*deviceCode
 	refused  map[[32]byte][]time.Time // client credential requests, by fingerprint
 	issued   map[string]int
-	swept    time.Time
+	// assertions are the ids of client assertions that were used, with their
+	// expiry.
+	assertions map[string]time.Time
+	swept      time.Time
 }
 
 func newEntraState() entraState {
@@ -36,6 +38,8 @@ func newEntraState() entraState {
 		devices:  make(map[string]*deviceCode),
 		refused:  make(map[[32]byte][]time.Time),
 		issued:   make(map[string]int),
+
+		assertions: make(map[string]time.Time),
 	}
 }
 
@@ -54,6 +58,11 @@ func (s *Server) entraHandler() http.Handler {
 	mux.HandleFunc("GET /devicelogin", s.serveDevicePage)
 	mux.HandleFunc("POST /devicelogin", s.serveDeviceAnswer)
 	mux.HandleFunc("POST /introspect/{mailbox}", s.serveIntrospection)
+	mux.Handle("GET /metadata/identity/oauth2/token", s.entraFaults(s.serveIMDS))
+	mux.Handle("GET /sandbox/msi/token", s.entraFaults(s.serveAppService))
+	mux.HandleFunc("GET /sandbox/oidc/token", s.serveOIDCToken)
+	mux.HandleFunc("GET /sandbox/oidc/.well-known/openid-configuration", s.serveOIDCDiscovery)
+	mux.HandleFunc("GET /sandbox/oidc/keys", s.serveOIDCKeys)
 	mux.HandleFunc("GET /sandbox/faults", s.serveFaults)
 	mux.HandleFunc("PUT /sandbox/faults", s.serveFaults)
 	return mux
@@ -149,41 +158,6 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Write(body)
 }
 
-// checkTenant refuses the tenant in the request's path unless it is this one,
-// by GUID or by verified domain.
-func (s *Server) checkTenant(r *http.Request, appOnly bool) *oauthError {
-	tenant := r.PathValue("tenant")
-	switch {
-	case sameFold(tenant, s.Tenant), sameFold(tenant, s.Domain):
-		return nil
-	case slices.Contains([]string{"common", "organizations", "consumers"}, tenant):
-		if appOnly {
-			return &oauthError{code: "invalid_request", number: 9001023,
-				text: "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint."}
-		}
-		return &oauthError{code: "invalid_request", number: 50194,
-			text: "Application is not configured as a multi-tenant application. Usage of the /common endpoint is not supported for such apps. Use a tenant-specific endpoint or configure the application to be multi-tenant."}
-	case isGUID(tenant) || isDomain(tenant):
-		return &oauthError{code: "invalid_request", number: 90002,
-			text: fmt.Sprintf("Tenant '%s' not found. Check to make sure you have the correct tenant ID and are signing into the correct cloud. Check with your subscription administrator, this may happen if there are no active subscriptions for the tenant.", tenant)}
-	default:
-		return &oauthError{code: "invalid_request", number: 900023,
-			text: fmt.Sprintf("Specified tenant identifier '%s' is neither a valid DNS name, nor a valid external domain.", tenant)}
-	}
-}
-
-func isDomain(s string) bool {
-	if !strings.Contains(s, ".") {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || strings.Trim(strings.ToLower(label), "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-			return false
-		}
-	}
-	return true
-}
-
 // readForm reads the form in the body of a request. Nothing may be in the
 // query, and nothing twice (RFC 6749 section 3.2).
 func readForm(r *http.Request) (url.Values, *oauthError) {
@@ -261,6 +235,11 @@ func (s *Server) sweepLocked() {
 	for k, d := range s.entra.devices {
 		if d.expires.Before(limit) {
 			delete(s.entra.devices, k)
+		}
+	}
+	for k, expires := range s.entra.assertions {
+		if expires.Before(now) {
+			delete(s.entra.assertions, k)
 		}
 	}
 	for k, times := range s.entra.refused {

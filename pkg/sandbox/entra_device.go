@@ -12,6 +12,7 @@ const deviceGrant = "urn:ietf:params:oauth:grant-type:device_code"
 
 // deviceCode is a device authorization (RFC 8628) and what became of it.
 type deviceCode struct {
+	in       realm
 	app      *application
 	userCode string
 	scope    scope
@@ -26,8 +27,9 @@ type deviceCode struct {
 // serveDeviceCode is the device authorization endpoint.
 func (s *Server) serveDeviceCode(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
+	var in realm
 	if refusal == nil {
-		refusal = s.checkTenant(r, false)
+		in, refusal = s.realm(r)
 	}
 	if refusal == nil && form.Get("client_id") == "" {
 		refusal = missing("client_id")
@@ -39,7 +41,7 @@ func (s *Server) serveDeviceCode(w http.ResponseWriter, r *http.Request) {
 		s.oauthError(w, r, refusal)
 		return
 	}
-	code, d, refusal := s.newDeviceCode(form)
+	code, d, refusal := s.newDeviceCode(in, form)
 	if refusal != nil {
 		s.oauthError(w, r, refusal)
 		return
@@ -59,11 +61,11 @@ func (s *Server) serveDeviceCode(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *Server) newDeviceCode(form url.Values) (string, *deviceCode, *oauthError) {
+func (s *Server) newDeviceCode(in realm, form url.Values) (string, *deviceCode, *oauthError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sweepLocked()
-	app, refusal := s.publicClientLocked(form)
+	app, refusal := s.publicClientLocked(in, form)
 	if refusal != nil {
 		return "", nil, refusal
 	}
@@ -71,16 +73,16 @@ func (s *Server) newDeviceCode(form url.Values) (string, *deviceCode, *oauthErro
 		return "", nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
-	sc, refusal := delegatedScope(app, form.Get("scope"))
+	sc, refusal := s.delegatedScopeLocked(app, form.Get("scope"), nil)
 	if refusal != nil {
 		return "", nil, refusal
 	}
 	d := &deviceCode{
-		app: app, scope: sc, interval: s.DeviceInterval, expires: s.nowLocked().Add(s.DeviceCodeLife),
+		in: in, app: app, scope: sc, interval: s.DeviceInterval, expires: s.nowLocked().Add(s.DeviceCodeLife),
 		userCode: randomText(9, "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"),
 	}
-	if s.AutoSignIn && len(s.dir.people) > 0 {
-		d.person = s.dir.people[0]
+	if s.AutoSignIn {
+		d.person = s.first(in)
 	}
 	code := newToken(150, 250)
 	s.entra.devices[code] = d
@@ -100,6 +102,8 @@ func (s *Server) redeemDeviceLocked(app *application, form url.Values) (*grant, 
 			text: "Bad verification code. Invalid verification code due to user typing in wrong user code for device code flow."}
 	case !now.Before(d.expires):
 		return nil, &oauthError{code: "expired_token", number: 70019, text: "Verification code expired."}
+	case s.Faults.DeviceCodeBlocked:
+		return nil, blockedByPolicy()
 	case d.declined:
 		return nil, &oauthError{code: "authorization_declined", number: 70017, text: "User declined to authorize the device."}
 	}
@@ -114,11 +118,15 @@ func (s *Server) redeemDeviceLocked(app *application, form url.Values) (*grant, 
 			text: "OAuth 2.0 device flow error. Authorization is pending. Continue polling."}
 	}
 	d.used = true
-	return &grant{kind: "device_code", app: app, person: d.person, scope: d.scope}, nil
+	sc, refusal := s.delegatedScopeLocked(app, d.scope.asked, d.person)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return &grant{kind: "device_code", app: app, person: d.person, scope: sc}, nil
 }
 
 func (s *Server) serveDevicePage(w http.ResponseWriter, r *http.Request) {
-	people := s.people("")
+	people := s.people(common, "")
 	if len(people) > 0 {
 		people[0].Suggested = true
 	}
@@ -126,7 +134,7 @@ func (s *Server) serveDevicePage(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveDeviceAnswer takes the answer of the device page: user_code, and either
-// user (an address) with action=accept, or action=decline.
+// user (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveDeviceAnswer(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
@@ -160,9 +168,10 @@ func (s *Server) answerDevice(form url.Values) *oauthError {
 		d.declined = true
 		return nil
 	}
-	if d.person = s.dir.personByAddress(form.Get("user")); d.person == nil {
-		return &oauthError{number: 50034, text: fmt.Sprintf(
-			"The user account %s does not exist in the %s directory.", printable(form.Get("user")), s.Tenant)}
+	p, refusal := s.signIn(d.in, form.Get("user"))
+	if refusal != nil {
+		return refusal
 	}
+	d.person = p
 	return nil
 }

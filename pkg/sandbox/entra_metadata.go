@@ -1,8 +1,6 @@
 package sandbox
 
 import (
-	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -12,40 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"time"
 )
-
-// idToken makes an OpenID Connect ID token. It is signed with a key of this
-// Start, by ES256 where Entra uses RS256; see serveKeys.
-func (s *Server) idToken(g *grant, now time.Time) string {
-	header := map[string]string{"typ": "JWT", "alg": "ES256", "kid": s.keyID()}
-	claims := map[string]any{
-		"aud": g.app.clientID, "iss": s.issuer(), "tid": s.Tenant, "ver": "2.0",
-		"iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(s.TokenLife).Unix(),
-		"name": g.person.name, "preferred_username": g.person.address,
-		"oid": g.person.objectID, "sub": g.person.objectID,
-	}
-	if g.nonce != "" {
-		claims["nonce"] = g.nonce
-	}
-	encode := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil { // strings and numbers alone
-			panic(err)
-		}
-		return base64.RawURLEncoding.EncodeToString(b)
-	}
-	signed := encode(header) + "." + encode(claims)
-	hash := sha256.Sum256([]byte(signed))
-	r, v, err := ecdsa.Sign(rand.Reader, s.idKey, hash[:])
-	if err != nil {
-		panic(err)
-	}
-	sig := make([]byte, 64) // RFC 7518 section 3.4
-	r.FillBytes(sig[:32])
-	v.FillBytes(sig[32:])
-	return signed + "." + base64.RawURLEncoding.EncodeToString(sig)
-}
 
 func (s *Server) issuer() string { return s.authority + "/" + s.Tenant + "/v2.0" }
 
@@ -63,7 +28,7 @@ func (s *Server) keyID() string {
 	return base64.RawURLEncoding.EncodeToString(sum[:12])
 }
 
-// serveKeys is the key set (RFC 7517) that ID tokens are signed with.
+// serveKeys is the key set (RFC 7517) that the tokens of Entra are signed with.
 func (s *Server) serveKeys(w http.ResponseWriter, r *http.Request) {
 	x, y := s.publicKey()
 	writeJSON(w, http.StatusOK, map[string]any{"keys": []map[string]string{{
@@ -74,13 +39,20 @@ func (s *Server) serveKeys(w http.ResponseWriter, r *http.Request) {
 
 // serveDiscovery is OpenID Connect Discovery 1.0 section 4.
 func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
-	if refusal := s.checkTenant(r, false); refusal != nil {
+	in, refusal := s.realm(r)
+	if refusal != nil {
 		s.oauthError(w, r, refusal)
 		return
 	}
-	base := s.authority + "/" + s.Tenant
+	base, issuer := s.authority+"/"+s.segment(in), s.issuer()
+	switch in {
+	case consumers:
+		issuer = s.authority + "/" + consumerTenant + "/v2.0"
+	case common, organizations: // as Entra has it: each token names its tenant
+		issuer = s.authority + "/{tenantid}/v2.0"
+	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"issuer":                                s.issuer(),
+		"issuer":                                issuer,
 		"authorization_endpoint":                base + "/oauth2/v2.0/authorize",
 		"token_endpoint":                        base + "/oauth2/v2.0/token",
 		"device_authorization_endpoint":         base + "/oauth2/v2.0/devicecode",
@@ -90,7 +62,7 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request) {
 		"subject_types_supported":               []string{"pairwise"},
 		"code_challenge_methods_supported":      []string{"S256"},
 		"id_token_signing_alg_values_supported": []string{"ES256"},
-		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_post", "client_secret_basic", "private_key_jwt"},
 		"scopes_supported":                      []string{"openid", "profile", "email", "offline_access"},
 	})
 }

@@ -16,15 +16,17 @@ type pageData struct {
 }
 
 type pagePerson struct {
-	Name, Address string
-	Suggested     bool
+	Name, UPN string
+	Suggested bool
 }
 
 // people are those who can sign in; the one hinted at is marked.
-func (s *Server) people(hint string) []pagePerson {
+func (s *Server) people(in realm, hint string) []pagePerson {
 	var list []pagePerson
 	for _, p := range s.dir.people {
-		list = append(list, pagePerson{p.name, p.address, sameFold(p.address, hint)})
+		if in.admits(p) {
+			list = append(list, pagePerson{p.name, p.upn, sameFold(p.upn, hint)})
+		}
 	}
 	return list
 }
@@ -58,7 +60,7 @@ var (
 <form method="post" action="{{.Action}}">
 {{range $name, $value := .Hidden}}<input type="hidden" name="{{$name}}" value="{{$value}}">
 {{end}}<input type="hidden" name="action" value="accept">
-{{range .People}}<button name="user" value="{{.Address}}"{{if .Suggested}} class="suggested" autofocus{{end}}>{{.Name}} ({{.Address}})</button>
+{{range .People}}<button name="user" value="{{.UPN}}"{{if .Suggested}} class="suggested" autofocus{{end}}>{{.Name}} ({{.UPN}})</button>
 {{end}}</form>
 <form method="post" action="{{.Action}}">
 {{range $name, $value := .Hidden}}<input type="hidden" name="{{$name}}" value="{{$value}}">
@@ -71,7 +73,7 @@ var (
 <form method="post" action="/devicelogin">
 <p><label for="user_code">Code</label>
 <input id="user_code" name="user_code" value="{{.UserCode}}" autocomplete="off" required></p>
-{{range .People}}<p><label><input type="radio" name="user" value="{{.Address}}" style="width: auto"{{if .Suggested}} checked{{end}}> {{.Name}} ({{.Address}})</label></p>
+{{range .People}}<p><label><input type="radio" name="user" value="{{.UPN}}" style="width: auto"{{if .Suggested}} checked{{end}}> {{.Name}} ({{.UPN}})</label></p>
 {{end}}<button name="action" value="accept">Sign in</button>
 <button name="action" value="decline">Cancel</button>
 </form>

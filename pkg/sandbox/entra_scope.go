@@ -8,10 +8,11 @@ import (
 
 // scope is the permissions that a request asks for, of one resource.
 type scope struct {
-	asked           string
-	resource        string
-	names           []string // without the resource
-	openid, offline bool
+	asked    string
+	resource string
+	names    []string // without the resource
+
+	openid, email, offline bool
 }
 
 // String is the scope as the token answer says it: what was granted, in full.
@@ -22,6 +23,9 @@ func (sc scope) String() string {
 	}
 	if sc.openid {
 		full = append(full, "openid", "profile")
+		if sc.email {
+			full = append(full, "email")
+		}
 	}
 	return strings.Join(full, " ")
 }
@@ -31,7 +35,8 @@ func badScope(asked string) *oauthError {
 		text: fmt.Sprintf("The provided value for the input parameter 'scope' is not valid. The scope %s is not valid.", printable(asked))}
 }
 
-var resources = []string{exchangeResource, exchangeDelegated, graphResource}
+// openIDScopes are those of OpenID Connect, which belong to no resource.
+var openIDScopes = []string{"openid", "profile", "email", "offline_access"}
 
 // splitScope takes a scope such as https://graph.microsoft.com/User.Read
 // apart. Without a resource it is Graph's.
@@ -43,57 +48,74 @@ func splitScope(s string) (resource, name string, ok bool) {
 	return s[:i], s[i+1:], s[i+1:] != ""
 }
 
-// appScope checks the scope of a client credentials request: the .default of
-// one resource.
-func appScope(_ *application, asked string) (scope, *oauthError) {
+// appScopeLocked checks the scope of a client credentials request: the
+// .default of one resource.
+func (s *Server) appScopeLocked(asked string) (scope, *oauthError) {
 	resource, ok := strings.CutSuffix(asked, "/.default")
 	if !ok || strings.ContainsAny(asked, " \t\r\n") {
 		return scope{}, badScope(asked)
 	}
-	if !slices.Contains(resources, resource) {
-		return scope{}, unknownResource(resource)
+	return scope{asked: asked, resource: resource}, s.resourceLocked(resource)
+}
+
+// resourceLocked refuses a resource that this tenant does not have.
+func (s *Server) resourceLocked(resource string) *oauthError {
+	switch v := s.dir.serviceOf(resource); {
+	case v == nil, v == s.dir.exchange && s.Faults.NoExchange:
+		return &oauthError{code: "invalid_resource", number: 500011, text: fmt.Sprintf(
+			"The resource principal named %s was not found in the tenant named %s. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant.",
+			printable(resource), s.dir.organizationName)}
+	case v == s.dir.exchange && s.Faults.NoLicence:
+		return &oauthError{code: "invalid_resource", number: 650052, text: fmt.Sprintf(
+			"The app needs access to a service ('%s') that your organization '%s' has not subscribed to or enabled. Contact your IT Admin to review the configuration of your service subscriptions.",
+			printable(resource), s.Tenant)}
 	}
-	return scope{asked: asked, resource: resource}, nil
+	return nil
 }
 
-func unknownResource(resource string) *oauthError {
-	return &oauthError{code: "invalid_resource", number: 500011,
-		text: fmt.Sprintf("The resource principal named %s was not found in the tenant named Contoso. This can happen if the application has not been installed by the administrator of the tenant or consented to by any user in the tenant.", printable(resource))}
+func noConsent(app *application) *oauthError {
+	return &oauthError{code: "invalid_grant", suberror: "consent_required", number: 65001, text: fmt.Sprintf(
+		"The user or administrator has not consented to use the application with ID '%s' named '%s'. Send an interactive authorization request for this user and resource.",
+		app.clientID, printable(app.displayName))}
 }
 
-// delegatedScope checks the scope of a request on behalf of a person: names of
-// one resource, all consented to.
-func delegatedScope(app *application, asked string) (scope, *oauthError) {
+// delegatedScopeLocked checks the scope of a request on behalf of a person
+// (nil: not known yet): names of one resource, all consented to.
+func (s *Server) delegatedScopeLocked(app *application, asked string, p *person) (scope, *oauthError) {
 	sc := scope{asked: asked}
 	for one := range strings.FieldsSeq(asked) {
 		switch one {
 		case "openid":
 			sc.openid = true
 			continue
-		case "profile", "email":
+		case "email":
+			sc.email = true
+			continue
+		case "profile":
 			continue
 		case "offline_access":
 			sc.offline = true
 			continue
 		}
 		resource, name, ok := splitScope(one)
-		switch {
-		case !ok:
+		if !ok {
 			return sc, badScope(one)
-		case !slices.Contains(resources, resource):
-			return sc, unknownResource(resource)
-		case sc.resource != "" && sc.resource != resource:
+		}
+		if refusal := s.resourceLocked(resource); refusal != nil {
+			return sc, refusal
+		}
+		if sc.resource != "" && sc.resource != resource {
 			return sc, &oauthError{code: "invalid_request", number: 28000,
 				text: "Provided value for the input parameter scope is not valid because it contains more than one resource."}
 		}
 		sc.resource = resource
+		consented := s.scopesLocked(app, resource, p)
 		if name == ".default" {
-			sc.names = append(sc.names, app.scopes[resource]...)
+			sc.names = append(sc.names, consented...)
 			continue
 		}
-		if !slices.Contains(app.scopes[resource], name) {
-			return sc, &oauthError{code: "invalid_grant", suberror: "consent_required", number: 65001,
-				text: fmt.Sprintf("The user or administrator has not consented to use the application with ID '%s' named '%s'. Send an interactive authorization request for this user and resource.", app.clientID, app.displayName)}
+		if !slices.Contains(consented, name) {
+			return sc, noConsent(app)
 		}
 		sc.names = append(sc.names, name)
 	}
@@ -103,8 +125,7 @@ func delegatedScope(app *application, asked string) (scope, *oauthError) {
 	case sc.resource == "":
 		sc.resource, sc.names = graphResource, []string{"User.Read"}
 	case len(sc.names) == 0: // .default of a resource without consent
-		return sc, &oauthError{code: "invalid_grant", suberror: "consent_required", number: 65001,
-			text: fmt.Sprintf("The user or administrator has not consented to use the application with ID '%s' named '%s'.", app.clientID, app.displayName)}
+		return sc, noConsent(app)
 	}
 	return sc, nil
 }

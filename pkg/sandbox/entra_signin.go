@@ -12,6 +12,7 @@ import (
 
 // authRequest is an authorization request whose page waits for an answer.
 type authRequest struct {
+	in        realm
 	app       *application
 	redirect  string
 	state     string
@@ -36,16 +37,21 @@ const codeLife = 10 * time.Minute
 // PKCE S256 (RFC 7636), which is optional in Entra and required here.
 func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	form, refusal := parseForm(r.URL.RawQuery)
+	var in realm
 	if refusal == nil {
-		refusal = s.checkTenant(r, false)
+		in, refusal = s.realm(r)
 	}
 	var app *application
+	var redirectURIs []string
+	var name string
 	if refusal == nil {
 		s.mu.Lock()
-		app, refusal = s.appLocked(form)
+		if app, refusal = s.appLocked(in, form); refusal == nil {
+			redirectURIs, name = app.redirectURIs, app.displayName
+		}
 		s.mu.Unlock()
 	}
-	if refusal == nil && !matchRedirect(app.redirectURIs, form.Get("redirect_uri")) {
+	if refusal == nil && !matchRedirect(redirectURIs, form.Get("redirect_uri")) {
 		refusal = &oauthError{number: 50011, text: fmt.Sprintf(
 			"The redirect URI '%s' specified in the request does not match the redirect URIs configured for the application '%s'.",
 			printable(form.Get("redirect_uri")), app.clientID)}
@@ -57,15 +63,21 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	}
 
 	q := &authRequest{
-		app: app, redirect: form.Get("redirect_uri"), state: form.Get("state"), hasState: form.Has("state"),
+		in: in, app: app, redirect: form.Get("redirect_uri"), state: form.Get("state"), hasState: form.Has("state"),
 		challenge: form.Get("code_challenge"), nonce: form.Get("nonce"), expires: s.now().Add(codeLife),
 	}
-	if refusal := q.check(form); refusal != nil {
+	refusal = q.check(form)
+	if refusal == nil {
+		s.mu.Lock()
+		q.scope, refusal = s.delegatedScopeLocked(app, form.Get("scope"), nil)
+		s.mu.Unlock()
+	}
+	if refusal != nil {
 		s.redirectError(w, r, q, refusal)
 		return
 	}
-	if s.AutoSignIn && len(s.dir.people) > 0 {
-		s.redirectCode(w, r, q, s.dir.people[0])
+	if p := s.first(in); s.AutoSignIn && p != nil {
+		s.redirectCode(w, r, q, p)
 		return
 	}
 	if form.Get("prompt") == "none" {
@@ -79,8 +91,8 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	s.entra.requests[id] = q
 	s.mu.Unlock()
 	s.writePage(w, http.StatusOK, signInPage, pageData{
-		App: app.displayName, Action: "/" + s.Tenant + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
-		People: s.people(form.Get("login_hint")),
+		App: name, Action: "/" + s.segment(in) + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
+		People: s.people(in, form.Get("login_hint")),
 	})
 }
 
@@ -106,17 +118,15 @@ func (q *authRequest) check(form url.Values) *oauthError {
 	case form.Get("scope") == "":
 		return missing("scope")
 	}
-	var refusal *oauthError
-	q.scope, refusal = delegatedScope(q.app, form.Get("scope"))
-	return refusal
+	return nil
 }
 
 // serveSignIn takes the answer of the sign-in page: request, and either user
-// (an address) with action=accept, or action=decline.
+// (a user principal name) with action=accept, or action=decline.
 func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	form, refusal := readForm(r)
 	if refusal == nil {
-		refusal = s.checkTenant(r, false)
+		_, refusal = s.realm(r)
 	}
 	if refusal != nil {
 		s.signInError(w, refusal)
@@ -124,9 +134,12 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	q := s.entra.requests[form.Get("request")]
-	person := s.dir.personByAddress(form.Get("user"))
-	if q != nil && (form.Get("action") == "decline" || person != nil) {
-		delete(s.entra.requests, form.Get("request"))
+	var p *person
+	if q != nil {
+		p, refusal = s.signIn(q.in, form.Get("user"))
+		if form.Get("action") == "decline" || p != nil {
+			delete(s.entra.requests, form.Get("request"))
+		}
 	}
 	s.mu.Unlock()
 
@@ -136,11 +149,10 @@ func (s *Server) serveSignIn(w http.ResponseWriter, r *http.Request) {
 	case form.Get("action") == "decline":
 		s.redirectError(w, r, q, &oauthError{code: "access_denied", suberror: "user_cancelled", number: 65004,
 			text: "User declined to consent to access the app."})
-	case person == nil:
-		s.signInError(w, &oauthError{number: 50034, text: fmt.Sprintf(
-			"The user account %s does not exist in the %s directory.", printable(form.Get("user")), s.Tenant)})
+	case refusal != nil:
+		s.signInError(w, refusal)
 	default:
-		s.redirectCode(w, r, q, person)
+		s.redirectCode(w, r, q, p)
 	}
 }
 
@@ -232,13 +244,14 @@ func (s *Server) redeemCodeLocked(app *application, form url.Values) (*grant, *o
 	case !verifier(form.Get("code_verifier"), c.challenge):
 		return nil, invalid(501481, "The Code_Verifier does not match the code_challenge supplied in the authorization request.")
 	}
-	sc := c.scope
+	asked := c.scope.asked
 	if form.Has("scope") {
-		var refusal *oauthError
-		if sc, refusal = delegatedScope(app, form.Get("scope")); refusal != nil {
-			return nil, refusal
-		}
-		sc.offline, sc.openid = c.scope.offline, c.scope.openid // fixed by the authorization
+		asked = form.Get("scope")
 	}
+	sc, refusal := s.delegatedScopeLocked(app, asked, c.person)
+	if refusal != nil {
+		return nil, refusal
+	}
+	sc.offline, sc.openid, sc.email = c.scope.offline, c.scope.openid, c.scope.email // fixed by the authorization
 	return &grant{kind: "authorization_code", app: app, person: c.person, scope: sc, nonce: c.nonce}, nil
 }

@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// accessToken is what an access token stands for. Its text is random: it
-// cannot be read, and clients must not try to.
+// accessToken is what an access token stands for; see accessTokenText.
 type accessToken struct {
-	audience string
-	app      *application
-	person   *person // nil for an app-only token
-	roles    []string
-	scopes   []string
-	expires  time.Time
+	audience    string
+	app         *application
+	principalID string  // of app, when the token was issued
+	person      *person // nil for an app-only token
+	roles       []string
+	scopes      []string
+	expires     time.Time
 }
 
 type refreshToken struct {
@@ -61,8 +61,13 @@ func (s *Server) tokenGrant(r *http.Request) (*grant, *oauthError) {
 	if kind == "" {
 		return nil, missing("grant_type")
 	}
-	if refusal := s.checkTenant(r, kind == "client_credentials"); refusal != nil {
+	in, refusal := s.realm(r)
+	if refusal != nil {
 		return nil, refusal
+	}
+	if in != home && kind == "client_credentials" {
+		return nil, &oauthError{code: "invalid_request", number: 9001023,
+			text: "The grant type is not supported over the /common or /consumers endpoints. Please use the /organizations or tenant-specific endpoint."}
 	}
 	if refusal := basicCredentials(r, form); refusal != nil {
 		return nil, refusal
@@ -75,23 +80,31 @@ func (s *Server) tokenGrant(r *http.Request) (*grant, *oauthError) {
 	defer s.mu.Unlock()
 	s.sweepLocked()
 	if kind == "client_credentials" {
-		return s.clientCredentialsLocked(form)
+		return s.clientCredentialsLocked(form, s.authority+r.URL.Path)
 	}
-	app, refusal := s.publicClientLocked(form)
+	app, refusal := s.publicClientLocked(in, form)
 	if refusal != nil {
 		return nil, refusal
 	}
+	var g *grant
 	switch kind {
 	case "authorization_code":
-		return s.redeemCodeLocked(app, form)
+		g, refusal = s.redeemCodeLocked(app, form)
 	case "refresh_token":
-		return s.redeemRefreshLocked(app, form)
+		g, refusal = s.redeemRefreshLocked(app, form)
 	case deviceGrant:
-		return s.redeemDeviceLocked(app, form)
+		g, refusal = s.redeemDeviceLocked(app, form)
 	default:
-		return nil, &oauthError{code: "unsupported_grant_type", number: 70003,
+		refusal = &oauthError{code: "unsupported_grant_type", number: 70003,
 			text: fmt.Sprintf("The app requested an unsupported grant type '%s'.", printable(kind))}
 	}
+	if refusal != nil {
+		return nil, refusal
+	}
+	if !in.admits(g.person) {
+		return nil, &oauthError{code: "invalid_grant", number: 70000, text: "Provided grant is invalid or malformed."}
+	}
+	return g, nil
 }
 
 // basicCredentials moves a client id and secret from HTTP Basic, where each is
@@ -112,7 +125,7 @@ func basicCredentials(r *http.Request, form url.Values) *oauthError {
 	if err1 != nil || err2 != nil {
 		return bad
 	}
-	if form.Has("client_secret") || form.Has("client_id") && form.Get("client_id") != id {
+	if form.Has("client_secret") || form.Has("client_assertion") || form.Has("client_id") && form.Get("client_id") != id {
 		return &oauthError{code: "invalid_request", number: 9000411, text: "The client has sent credentials in more than one way."}
 	}
 	form.Set("client_id", id)
@@ -122,29 +135,37 @@ func basicCredentials(r *http.Request, form url.Values) *oauthError {
 
 // appLocked finds the application of a request and refuses what Entra refuses
 // of every grant.
-func (s *Server) appLocked(form url.Values) (*application, *oauthError) {
+func (s *Server) appLocked(in realm, form url.Values) (*application, *oauthError) {
 	id := form.Get("client_id")
 	app := s.dir.byClientID(id)
-	switch {
-	case app == nil:
+	if app == nil || !s.replicatedLocked(app.created) {
 		return nil, unknownApp(printable(id), s.Tenant)
-	case app == s.dir.mail && s.Faults.NoServicePrincipal:
+	}
+	if refusal := in.takes(app); refusal != nil {
+		return nil, refusal
+	}
+	switch {
+	case !s.principalLocked(app):
 		return nil, &oauthError{code: "invalid_client", number: 7000229,
 			text: fmt.Sprintf("The client application %s is missing service principal in the tenant %s. See instructions here: https://go.microsoft.com/fwlink/?linkid=2225119", id, s.Tenant)}
-	case app == s.dir.mail && s.Faults.AppDisabled:
+	case s.disabledLocked(app):
 		return nil, &oauthError{code: "unauthorized_client", number: 7000112,
-			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, app.displayName)}
+			text: fmt.Sprintf("Application '%s'(%s) is disabled.", id, printable(app.displayName))}
 	case s.Faults.ConditionalAccess:
-		return nil, &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
-			text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
+		return nil, blockedByPolicy()
 	}
 	return app, nil
 }
 
+func blockedByPolicy() *oauthError {
+	return &oauthError{code: "invalid_grant", suberror: "message_only", number: 53003,
+		text: "Access has been blocked by Conditional Access policies. The access policy does not allow token issuance."}
+}
+
 // publicClientLocked is appLocked for the grants of people. All applications
 // here are public clients in these, and those must not send a secret.
-func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError) {
-	app, refusal := s.appLocked(form)
+func (s *Server) publicClientLocked(in realm, form url.Values) (*application, *oauthError) {
+	app, refusal := s.appLocked(in, form)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -152,7 +173,7 @@ func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError)
 		return nil, &oauthError{code: "invalid_client", number: 700025,
 			text: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 	}
-	if len(app.redirectURIs) == 0 {
+	if len(app.redirectURIs) == 0 && !app.fallbackPublic {
 		return nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
 	}
@@ -161,15 +182,17 @@ func (s *Server) publicClientLocked(form url.Values) (*application, *oauthError)
 
 // clientCredentialsLocked is RFC 6749 section 4.4. The same request, refused
 // too often within a minute, is taken for a loop.
-func (s *Server) clientCredentialsLocked(form url.Values) (*grant, *oauthError) {
+func (s *Server) clientCredentialsLocked(form url.Values, endpoint string) (*grant, *oauthError) {
 	now := s.nowLocked()
-	print := sha256.Sum256([]byte(form.Get("client_id") + "\x00" + form.Get("client_secret") + "\x00" + form.Get("scope")))
+	// Assertions differ from each other even in a loop.
+	print := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %t",
+		form.Get("client_id"), form.Get("client_secret"), form.Get("scope"), form.Has("client_assertion")))
 	recent := slices.DeleteFunc(s.entra.refused[print], func(t time.Time) bool { return now.Sub(t) > time.Minute })
 	if len(recent) >= s.LoopLimit {
 		return nil, &oauthError{code: "invalid_grant", number: 50196,
 			text: "The server terminated an operation because it encountered a client request loop. Please contact your app vendor."}
 	}
-	g, refusal := s.checkClientLocked(form, now)
+	g, refusal := s.checkClientLocked(form, endpoint, now)
 	if refusal != nil {
 		s.entra.refused[print] = append(recent, now)
 		return nil, refusal
@@ -178,36 +201,49 @@ func (s *Server) clientCredentialsLocked(form url.Values) (*grant, *oauthError) 
 	return g, nil
 }
 
-func (s *Server) checkClientLocked(form url.Values, now time.Time) (*grant, *oauthError) {
-	app, refusal := s.appLocked(form)
+func (s *Server) checkClientLocked(form url.Values, endpoint string, now time.Time) (*grant, *oauthError) {
+	app, refusal := s.appLocked(home, form)
 	if refusal != nil {
 		return nil, refusal
 	}
-	secret := form.Get("client_secret")
+	secret, assertion := form.Get("client_secret"), form.Get("client_assertion")
 	switch {
-	case secret == "":
+	case secret == "" && assertion == "":
 		return nil, &oauthError{code: "invalid_client", number: 7000218,
 			text: "The request body must contain the following parameter: 'client_assertion' or 'client_secret'."}
+	case secret != "" && assertion != "":
+		return nil, &oauthError{code: "invalid_request", number: 9000411, text: "The client has sent credentials in more than one way."}
 	case app.public:
 		return nil, &oauthError{code: "invalid_client", number: 700025,
 			text: "Client is public so neither 'client_assertion' nor 'client_secret' should be presented."}
 	case form.Get("scope") == "":
 		return nil, missing("scope")
+	case secret != "":
+		refusal = s.checkSecretLocked(app, secret, now)
+	default:
+		refusal = s.checkAssertionLocked(app, form, endpoint, now)
 	}
-	c := app.match(secret, now, s.Faults.ReplicationDelay)
-	switch {
-	case c == nil || now.Before(c.start):
-		return nil, &oauthError{code: "invalid_client", number: 7000215,
-			text: fmt.Sprintf("Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.clientID)}
-	case !now.Before(c.end):
-		return nil, &oauthError{code: "invalid_client", number: 7000222,
-			text: fmt.Sprintf("The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate credentials for added security: https://aka.ms/certCreds.", app.clientID)}
+	if refusal != nil {
+		return nil, refusal
 	}
-	sc, refusal := appScope(app, form.Get("scope"))
+	sc, refusal := s.appScopeLocked(form.Get("scope"))
 	if refusal != nil {
 		return nil, refusal
 	}
 	return &grant{kind: "client_credentials", app: app, scope: sc}, nil
+}
+
+func (s *Server) checkSecretLocked(app *application, secret string, now time.Time) *oauthError {
+	c := app.match(secret, now, s.Faults.ReplicationDelay)
+	switch {
+	case c == nil || now.Before(c.start):
+		return &oauthError{code: "invalid_client", number: 7000215,
+			text: fmt.Sprintf("Invalid client secret provided. Ensure the secret being sent in the request is the client secret value, not the client secret ID, for a secret added to app '%s'.", app.clientID)}
+	case !now.Before(c.end):
+		return &oauthError{code: "invalid_client", number: 7000222,
+			text: fmt.Sprintf("The provided client secret keys for app '%s' are expired. Visit the Azure portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider using certificate credentials for added security: https://aka.ms/certCreds.", app.clientID)}
+	}
+	return nil
 }
 
 // redeemRefreshLocked is RFC 6749 section 6.
@@ -224,6 +260,9 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	case t.revoked || s.Faults.RevokeRefreshTokens:
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 50173,
 			text: "The provided grant has expired due to it being revoked, a fresh auth token is needed. The user might have changed or reset their password."}
+	case s.Faults.SignInFrequency:
+		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 70043,
+			text: "The refresh token has expired or is invalid due to sign-in frequency checks by conditional access."}
 	case !now.Before(t.expires):
 		return nil, &oauthError{code: "invalid_grant", suberror: "bad_token", number: 700082,
 			text: "The refresh token has expired due to inactivity."}
@@ -232,7 +271,7 @@ func (s *Server) redeemRefreshLocked(app *application, form url.Values) (*grant,
 	if form.Has("scope") {
 		asked = form.Get("scope")
 	}
-	sc, refusal := delegatedScope(app, asked)
+	sc, refusal := s.delegatedScopeLocked(app, asked, t.person)
 	if refusal != nil {
 		return nil, refusal
 	}
@@ -263,16 +302,21 @@ func (s *Server) issue(g *grant) tokenAnswer {
 		TokenType:    "Bearer",
 		ExpiresIn:    int(s.TokenLife / time.Second),
 		ExtExpiresIn: int(s.TokenLife / time.Second),
-		AccessToken:  newToken(1500, 2000),
 	}
-	t := &accessToken{audience: g.scope.resource, app: g.app, person: g.person, expires: now.Add(s.TokenLife)}
+	t := &accessToken{
+		audience: g.scope.resource, app: g.app, principalID: g.app.principalID, person: g.person, expires: now.Add(s.TokenLife),
+	}
+	if g.person == nil {
+		t.roles = s.rolesLocked(g.app, g.scope.resource)
+	} else {
+		t.scopes = g.scope.names
+	}
+	a.AccessToken = s.accessTokenText(t, now)
 	s.entra.tokens[a.AccessToken] = t
 	s.entra.issued[g.kind]++
 	if g.person == nil {
-		t.roles = g.app.roles[g.scope.resource]
 		return a
 	}
-	t.scopes = g.scope.names
 	a.Scope = g.scope.String()
 	if g.scope.offline {
 		a.RefreshToken = newToken(900, 1300)
@@ -299,7 +343,7 @@ func (s *Server) token(text string) *accessToken {
 
 const tokenAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
-// newToken makes a token that is from ≤ n < to characters long. Real ones are long enough to break clients with fixed buffers.
+// newToken makes a token that cannot be read, from ≤ n < to characters long.
 func newToken(from, to int) string {
 	return randomText(from+mathrand.IntN(to-from), tokenAlphabet)
 }
@@ -311,16 +355,18 @@ func verifier(verifier, challenge string) bool {
 	return subtle.ConstantTimeCompare([]byte(base64.RawURLEncoding.EncodeToString(sum[:])), []byte(challenge)) == 1
 }
 
-// printable makes what a stranger sent fit to be said again.
-func printable(s string) string {
+// printable makes what a stranger sent fit to be said again, in short.
+func printable(s string) string { return printableUpTo(100, s) }
+
+func printableUpTo(n int, s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 100 {
-		s = strings.ToValidUTF8(s[:100], "") + "..."
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "") + "..."
 	}
 	return s
 }

@@ -25,6 +25,7 @@ type exchange struct {
 	pipes     *pipeListener // to imap
 
 	mu       sync.Mutex
+	history  []configVersion // oldest first; never empty
 	conns    map[net.Conn]struct{}
 	sessions []*mailSession
 	sent     []Message
@@ -32,16 +33,23 @@ type exchange struct {
 
 func newExchange(s *Server) (*exchange, error) {
 	x := &exchange{s: s, conns: make(map[net.Conn]struct{})}
+	names := make(map[string]bool)
 	for _, m := range s.Mailboxes {
-		if x.mailbox(m.Address) != nil {
-			return nil, fmt.Errorf("two mailboxes have the address %s", m.Address)
-		}
 		box, err := newMailbox(m, s.Now())
 		if err != nil {
 			return nil, err
 		}
-		x.mailboxes = append(x.mailboxes, box)
+		for name := range box.names() {
+			if names[name] {
+				return nil, fmt.Errorf("two mailboxes have the address or user principal name %s", name)
+			}
+			names[name] = true
+		}
+		if !m.NoLicence {
+			x.mailboxes = append(x.mailboxes, box)
+		}
 	}
+	x.history = []configVersion{{exchangeConfig: newExchangeConfig(s.dir.mail, x.mailboxes)}}
 	x.imap = imapserver.New(&imapserver.Options{
 		NewSession: newIMAPSession,
 		Caps:       imapCaps,
@@ -56,8 +64,19 @@ func newExchange(s *Server) (*exchange, error) {
 	return x, nil
 }
 
+// mailbox finds a mailbox by its address, as mail does.
 func (x *exchange) mailbox(address string) *mailbox {
 	i := slices.IndexFunc(x.mailboxes, func(m *mailbox) bool { return sameFold(m.Address, address) })
+	if i < 0 {
+		return nil
+	}
+	return x.mailboxes[i]
+}
+
+// byUser finds a mailbox by its address or its person's user principal name,
+// as sign-ins do.
+func (x *exchange) byUser(name string) *mailbox {
+	i := slices.IndexFunc(x.mailboxes, func(m *mailbox) bool { return sameFold(m.Address, name) || sameFold(m.upn(), name) })
 	if i < 0 {
 		return nil
 	}
@@ -143,39 +162,45 @@ const (
 type mailSession struct {
 	Session
 	mailbox *mailbox
+	as      sid // whose rights it has
+	// delegate is a person in a mailbox that is not that person's own.
+	delegate bool
+	// notConnected: it is signed in, and can do nothing.
+	notConnected bool
 }
 
 // protocolNames are what this project calls the protocols that permissions
 // name as IMAP, POP and SMTP.
 var protocolNames = map[string]string{"IMAP": "imap", "POP": "pop3", "SMTP": "smtp"}
 
-// errRefused is all that Exchange says of a refused sign-in.
-var errRefused = errors.New("authentication failed")
-
 // signIn checks an XOAUTH2 response (after base64) for a protocol, named as in
-// the permissions: IMAP, POP, SMTP. The caller calls signOut at the end.
+// the permissions: IMAP, POP, SMTP. The error says what to tell the client; see
+// errRefused. The caller calls signOut at the end.
 func (x *exchange) signIn(protocol, remote string, response []byte) (*mailSession, error) {
-	address, text, err := parseXOAUTH2(response)
+	user, text, err := parseXOAUTH2(response)
 	if err != nil {
 		x.s.Log.Info("sign-in refused", "protocol", protocol, "reason", err)
 		return nil, errRefused
 	}
-	refuse := func(reason string) (*mailSession, error) {
-		x.s.Log.Info("sign-in refused", "protocol", protocol, "mailbox", address, "reason", reason)
-		return nil, errRefused
+	refuse := func(err error, reason string) (*mailSession, error) {
+		x.s.Log.Info("sign-in refused", "protocol", protocol, "mailbox", user, "reason", reason)
+		return nil, err
 	}
 	t := x.s.token(text)
 	if t == nil {
-		return refuse("the token is unknown or expired")
+		return refuse(errRefused, "the token is unknown or expired")
 	}
-	box := x.mailbox(address)
-	switch {
-	case box == nil:
-		return refuse("no such mailbox")
-	case !x.s.opens(t, box.Address, protocol):
-		return refuse("audience, person or permission of the token")
-	case t.person == nil && (box.NoAccess || t.app != x.s.dir.mail):
-		return refuse("the application has no FullAccess")
+	box := x.byUser(user)
+	if box == nil {
+		return refuse(errRefused, "no such mailbox")
+	}
+	config := x.config()
+	a := x.access(config, t, box, protocol)
+	if a.refused != "" {
+		return refuse(errRefused, a.refused)
+	}
+	if err := x.switchedOff(config, box, protocol); err != nil {
+		return refuse(err, err.Error())
 	}
 	now := x.s.now()
 	sess := &mailSession{
@@ -183,7 +208,8 @@ func (x *exchange) signIn(protocol, remote string, response []byte) (*mailSessio
 			Protocol: protocolNames[protocol], Mailbox: box.Address, ClientID: t.app.clientID,
 			Remote: remote, Since: now, Expires: t.expires,
 		},
-		mailbox: box,
+		mailbox: box, as: a.as, delegate: a.delegate,
+		notConnected: a.notConnected || box.NotConnected || box.OnlyByUPN && !sameFold(user, box.upn()),
 	}
 	if life := x.s.CurrentFaults().SessionLife; life > 0 && now.Add(life).Before(sess.Expires) {
 		sess.Expires = now.Add(life)

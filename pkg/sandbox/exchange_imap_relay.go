@@ -96,7 +96,7 @@ func (r *relay) command(line []byte) bool {
 	case cmd.verb == "LOGOUT":
 		own("* "+imapGoodbye, cmd.tag+" OK LOGOUT completed.")
 		return false
-	case r.sess.mailbox.NotConnected, r.x.s.CurrentFaults().ExchangeNotConnected:
+	case r.sess.notConnected, r.x.s.CurrentFaults().ExchangeNotConnected:
 		return own(cmd.tag + " " + imapNoMailbox)
 	case r.x.s.CurrentFaults().ExchangeThrottled:
 		return own(cmd.tag + " " + imapThrottled)

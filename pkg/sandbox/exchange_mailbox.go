@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -18,7 +19,16 @@ import (
 // mailbox is a Mailbox with its folders.
 type mailbox struct {
 	Mailbox
+	sid  sid // the person's
 	user *imapmemserver.User
+}
+
+// upn is the user principal name of the mailbox's person.
+func (m *mailbox) upn() string { return cmp.Or(m.UPN, m.Address) }
+
+// names are what the mailbox is known by, in lower case.
+func (m *mailbox) names() map[string]bool {
+	return map[string]bool{strings.ToLower(m.Address): true, strings.ToLower(m.upn()): true}
 }
 
 // imapCaps is what the library must be able to do: what imapPostAuth announces.
@@ -37,7 +47,12 @@ func newMailbox(m Mailbox, now time.Time) (*mailbox, error) {
 			return nil, fmt.Errorf("mailbox %s: SendAs %q is not an address", m.Address, other)
 		}
 	}
-	box := &mailbox{Mailbox: m, user: imapmemserver.NewUser(m.Address, "")}
+	if m.UPN != "" {
+		if a, err := mail.ParseAddress(m.UPN); err != nil || a.Address != m.UPN {
+			return nil, fmt.Errorf("mailbox %s: UPN %q is not in the form of an address", m.Address, m.UPN)
+		}
+	}
+	box := &mailbox{Mailbox: m, sid: newSID(), user: imapmemserver.NewUser(m.Address, "")}
 	for _, folder := range []string{"INBOX", "Archive", "Deleted Items", "Drafts", "Junk Email", "Sent Items"} {
 		if err := box.user.Create(folder, nil); err != nil {
 			return nil, err

@@ -223,7 +223,7 @@ func (c *popConn) transaction() {
 		case cmd.verb == "QUIT" && len(cmd.args) == 0:
 			c.end(c.update())
 			return
-		case c.sess.mailbox.NotConnected, faults.ExchangeNotConnected:
+		case c.sess.notConnected, faults.ExchangeNotConnected:
 			err = c.say(popNoMailbox)
 		case faults.ExchangeThrottled:
 			err = c.say(popThrottled)

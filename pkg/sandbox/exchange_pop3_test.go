@@ -109,7 +109,7 @@ func TestPOP3RefusesTokens(t *testing.T) {
 	r.want("-ERR Protocol error. Connection is closed. 10")
 	r.wantEOF()
 
-	s.dir.mail.roles[exchangeResource] = []string{"IMAP.AccessAsApp", "SMTP.SendAsApp"}
+	setRoles(t, s, s.dir.mail, "IMAP.AccessAsApp", "SMTP.SendAsApp")
 	if got := dialPOP3(t, s).auth("+ ", xoauth2("alice@contoso.com", mailToken(t, s))); got != refused {
 		t.Errorf("without POP.AccessAsApp: %q", got)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"slices"
 	"strings"
 	"time"
 )
@@ -18,7 +17,7 @@ const (
 	smtpContinue     = "334 "
 	smtpSignedIn     = "235 2.7.0 Authentication successful"
 	smtpRefused      = "535 5.7.3 Authentication unsuccessful [" + smtpHost + "]"
-	smtpAuthDisabled = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the Tenant. Visit https://aka.ms/smtp_auth_disabled for more information. [" + smtpHost + "]"
+	smtpAuthDisabled = "535 5.7.139 Authentication unsuccessful, SmtpClientAuthentication is disabled for the %s. Visit https://aka.ms/smtp_auth_disabled for more information. [" + smtpHost + "]"
 	smtpCanceled     = "501 5.7.0 Authentication canceled"
 	smtpMechanism    = "504 5.7.4 Unrecognized authentication type [" + smtpHost + "]"
 	smtpAuthLong     = "500 5.5.6 Authentication Exchange line is too long"
@@ -309,7 +308,7 @@ func (c *smtpConn) accept(tx *smtpTransaction, tooLarge bool) error {
 	if !tx.binary {
 		problem = badLines(tx.data)
 	}
-	denied := box.denies(tx)
+	denied := tx.denied(func(address string) bool { return c.x.maySendAs(c.sess, address) })
 	switch {
 	case tooLarge:
 		return c.say(smtpTooLarge)
@@ -320,7 +319,7 @@ func (c *smtpConn) accept(tx *smtpTransaction, tooLarge bool) error {
 	case denied != "":
 		return c.say("554 5.2.252 SendAsDenied; " + box.Address + " not allowed to send as " + denied +
 			"; STOREDRV.Submission.Exception:SendAsDeniedException.MapiExceptionSendAsDenied; Failed to process message due to a permanent exception. [" + smtpHost + "]")
-	case box.NotConnected || faults.ExchangeNotConnected:
+	case c.sess.notConnected || faults.ExchangeNotConnected:
 		return c.say("430 4.2.0 STOREDRV; mailbox logon failure [" + smtpHost + "]")
 	case faults.SMTPConcurrent:
 		return c.say("432 4.3.2 Concurrent connections limit exceeded. Visit https://aka.ms/concurrent_sending for more information. [" + smtpHost + "]")
@@ -331,11 +330,6 @@ func (c *smtpConn) accept(tx *smtpTransaction, tooLarge bool) error {
 		return c.say("554 5.2.0 STOREDRV.Submission.Exception: the message was not stored [" + smtpHost + "]")
 	}
 	return c.say(smtpOK + " <" + id + "> [Hostname=" + smtpHost + "]")
-}
-
-// mayBe says whether the mailbox may send as an address.
-func (m *mailbox) mayBe(address string) bool {
-	return sameFold(address, m.Address) || slices.ContainsFunc(m.SendAs, func(a string) bool { return sameFold(a, address) })
 }
 
 func ascii(s string) bool {

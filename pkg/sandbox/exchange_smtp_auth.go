@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -41,12 +42,11 @@ func (c *smtpConn) auth(args string) error {
 		return c.refused(smtpRefused)
 	}
 	sess, err := c.x.signIn("SMTP", c.conn.RemoteAddr().String(), response)
+	if off, ok := errors.AsType[*smtpOffError](err); ok {
+		return c.refused(fmt.Sprintf(smtpAuthDisabled, off.where))
+	}
 	if err != nil {
 		return c.refused(smtpRefused)
-	}
-	if c.x.s.CurrentFaults().SMTPAuthDisabled {
-		c.x.signOut(sess)
-		return c.refused(smtpAuthDisabled)
 	}
 	if err := c.say(smtpSignedIn); err != nil {
 		c.x.signOut(sess)

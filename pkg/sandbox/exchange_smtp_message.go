@@ -283,10 +283,10 @@ func xtext(s string) bool {
 	return s != ""
 }
 
-// denies gives the address that the mailbox sends a message as, and may not:
-// that of the envelope, or one of the header's. "" means that it may.
-func (m *mailbox) denies(tx *smtpTransaction) string {
-	if !m.mayBe(tx.from) {
+// denied gives the address that a message is sent as, and may not be: that of
+// the envelope, or one of the header's. "" means that it may.
+func (tx *smtpTransaction) denied(may func(string) bool) string {
+	if !may(tx.from) {
 		return "<" + tx.from + ">"
 	}
 	parsed, err := mail.ReadMessage(bytes.NewReader(tx.data))
@@ -299,7 +299,7 @@ func (m *mailbox) denies(tx *smtpTransaction) string {
 			return "what From says"
 		}
 		for _, a := range authors {
-			if !m.mayBe(a.Address) {
+			if !may(a.Address) {
 				return "<" + printable(a.Address) + ">"
 			}
 		}

@@ -158,7 +158,7 @@ func TestSMTPRefusesTokens(t *testing.T) {
 		t.Errorf("%d sessions", n)
 	}
 	s.SetFaults(func(f *Faults) { *f = Faults{} })
-	s.dir.mail.roles[exchangeResource] = []string{"IMAP.AccessAsApp", "POP.AccessAsApp"}
+	setRoles(t, s, s.dir.mail, "IMAP.AccessAsApp", "POP.AccessAsApp")
 	if got := dialSecured(t, s).auth("334 ", xoauth2("alice@contoso.com", mailToken(t, s))); got != smtp535 {
 		t.Errorf("without SMTP.SendAsApp: %q", got)
 	}

@@ -29,6 +29,13 @@ type Faults struct {
 	DropAddPassword    int `json:"dropAddPassword"`
 	LoseRemovePassword int `json:"loseRemovePassword"`
 	DropRemovePassword int `json:"dropRemovePassword"`
+	// LoseWriteNext calls of Graph with POST, PATCH or DELETE are carried out
+	// and the connection is cut before the answer; a call that is refused is
+	// not counted. DropWriteNext calls are cut before they are carried out.
+	// SkipWrites such calls go well before either begins.
+	LoseWriteNext int `json:"loseWriteNext"`
+	DropWriteNext int `json:"dropWriteNext"`
+	SkipWrites    int `json:"skipWrites"`
 	// GraphDown cuts every connection to Graph.
 	GraphDown bool `json:"graphDown"`
 	// Forbidden answers every Graph call with 403 Authorization_RequestDenied.
@@ -45,12 +52,24 @@ type Faults struct {
 	ReplicationDelay time.Duration `json:"replicationDelay"`
 	ListLag          time.Duration `json:"listLag"`
 
+	// AppReplicationDelay is the age at which a new application and a new
+	// service principal are known everywhere. Until then Graph answers 404
+	// where they are read or used, 403 where a service principal is made for
+	// such an application, and Entra does not know them. Only what is asked
+	// for by uniqueName with PATCH is known at once: names are unique.
+	AppReplicationDelay time.Duration `json:"appReplicationDelay"`
+	// GrantDelay is the age at which a role assignment or a delegated grant
+	// shows in new tokens.
+	GrantDelay time.Duration `json:"grantDelay"`
+
 	// PolicyForbidsSecrets refuses addPassword; PolicyMaxLifetime, where not
-	// 0, refuses longer lives. Both show in the default app management policy
-	// unless PolicyUnreadable answers 403 there.
-	PolicyForbidsSecrets bool          `json:"policyForbidsSecrets"`
-	PolicyMaxLifetime    time.Duration `json:"policyMaxLifetime"`
-	PolicyUnreadable     bool          `json:"policyUnreadable"`
+	// 0, refuses longer lives, PolicyMaxCertificateLifetime those of
+	// certificates. All show in the default app management policy unless
+	// PolicyUnreadable answers 403 there. They hold for every application.
+	PolicyForbidsSecrets         bool          `json:"policyForbidsSecrets"`
+	PolicyMaxLifetime            time.Duration `json:"policyMaxLifetime"`
+	PolicyMaxCertificateLifetime time.Duration `json:"policyMaxCertificateLifetime"`
+	PolicyUnreadable             bool          `json:"policyUnreadable"`
 
 	// EntraDown cuts every connection to Entra. EntraStatus, where not 0, is
 	// Entra's answer to every token request, with an OAuth error in JSON or,
@@ -62,11 +81,24 @@ type Faults struct {
 	EntraGarbage bool `json:"entraGarbage"`
 	// ConditionalAccess refuses every token request (AADSTS53003),
 	// NoServicePrincipal (7000229) and AppDisabled (7000112) those of the mail
-	// application, RevokeRefreshTokens (50173) every refresh token.
+	// application, RevokeRefreshTokens (50173) and SignInFrequency (70043)
+	// every refresh token, DeviceCodeBlocked (53003) every poll of the device
+	// flow. NoServicePrincipal ends when Graph is asked to create one, which
+	// has a new object id and no permissions.
 	ConditionalAccess   bool `json:"conditionalAccess"`
 	NoServicePrincipal  bool `json:"noServicePrincipal"`
 	AppDisabled         bool `json:"appDisabled"`
 	RevokeRefreshTokens bool `json:"revokeRefreshTokens"`
+	SignInFrequency     bool `json:"signInFrequency"`
+	DeviceCodeBlocked   bool `json:"deviceCodeBlocked"`
+	// NoConsent takes the consent to the delegated scopes of the mail
+	// application away (65001). NoExchange is a tenant without Exchange's
+	// service principal: Graph answers 404 for it, Entra 500011 for its tokens.
+	// NoLicence is one that has not subscribed to it (650052), where nobody has
+	// a plan for Exchange.
+	NoConsent  bool `json:"noConsent"`
+	NoExchange bool `json:"noExchange"`
+	NoLicence  bool `json:"noLicence"`
 
 	// ExchangeDown cuts all connections to Exchange, those that exist too.
 	// ExchangeStall takes new ones and says nothing, not even TLS;
@@ -85,8 +117,13 @@ type Faults struct {
 	// session as if its token had expired. 0 is the token's own expiry.
 	SessionLife time.Duration `json:"sessionLife"`
 
+	// ExchangePropagation is the age at which what was changed by PowerShell
+	// takes effect on sign-ins. It is looked at when a sign-in comes, so
+	// setting it to 0 completes all.
+	ExchangePropagation time.Duration `json:"exchangePropagation"`
+
 	// SMTPAuthDisabled refuses every sign-in by SMTP whose token is good (535
-	// 5.7.139). SMTPConcurrent refuses for now what has been sent (432 4.3.2),
+	// 5.7.139), whatever PowerShell has set. SMTPConcurrent refuses for now what has been sent (432 4.3.2),
 	// SMTPStallData falls silent instead of answering it; both at the end of
 	// DATA and at BDAT LAST.
 	SMTPAuthDisabled bool `json:"smtpAuthDisabled"`
@@ -116,20 +153,32 @@ type plainFaults Faults
 // same name in the embedded struct.
 type faultsJSON struct {
 	plainFaults
+	ExchangePropagation duration `json:"exchangePropagation"`
+
 	ReplicationDelay  duration `json:"replicationDelay"`
 	ListLag           duration `json:"listLag"`
 	PolicyMaxLifetime duration `json:"policyMaxLifetime"`
 	SessionLife       duration `json:"sessionLife"`
+
+	PolicyMaxCertificateLifetime duration `json:"policyMaxCertificateLifetime"`
+	AppReplicationDelay          duration `json:"appReplicationDelay"`
+	GrantDelay                   duration `json:"grantDelay"`
 }
 
 // MarshalJSON writes every field, durations as text.
 func (f Faults) MarshalJSON() ([]byte, error) {
 	return json.Marshal(faultsJSON{
+		ExchangePropagation: duration(f.ExchangePropagation),
+
 		plainFaults:       plainFaults(f),
 		ReplicationDelay:  duration(f.ReplicationDelay),
 		ListLag:           duration(f.ListLag),
 		PolicyMaxLifetime: duration(f.PolicyMaxLifetime),
 		SessionLife:       duration(f.SessionLife),
+
+		PolicyMaxCertificateLifetime: duration(f.PolicyMaxCertificateLifetime),
+		AppReplicationDelay:          duration(f.AppReplicationDelay),
+		GrantDelay:                   duration(f.GrantDelay),
 	})
 }
 
@@ -144,10 +193,14 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	*f = Faults(w.plainFaults)
+	f.ExchangePropagation = time.Duration(w.ExchangePropagation)
 	f.ReplicationDelay = time.Duration(w.ReplicationDelay)
 	f.ListLag = time.Duration(w.ListLag)
 	f.PolicyMaxLifetime = time.Duration(w.PolicyMaxLifetime)
 	f.SessionLife = time.Duration(w.SessionLife)
+	f.PolicyMaxCertificateLifetime = time.Duration(w.PolicyMaxCertificateLifetime)
+	f.AppReplicationDelay = time.Duration(w.AppReplicationDelay)
+	f.GrantDelay = time.Duration(w.GrantDelay)
 	return nil
 }
 
@@ -175,7 +228,11 @@ func (s *Server) CurrentFaults() Faults {
 func (s *Server) take(count func(*Faults) *int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := count(&s.Faults)
+	return takeOne(count(&s.Faults))
+}
+
+// takeOne uses up one of a count.
+func takeOne(n *int) bool {
 	if *n <= 0 {
 		return false
 	}

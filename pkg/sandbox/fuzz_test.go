@@ -234,7 +234,11 @@ func FuzzToken(f *testing.F) {
 
 // FuzzGraph sends any path, query and body with a good token.
 func FuzzGraph(f *testing.F) {
-	s := startFuzzed(f)
+	s := &Server{AdminRoles: []string{"Application.ReadWrite.All", "AppRoleAssignment.ReadWrite.All", "DelegatedPermissionGrant.ReadWrite.All", "User.Read.All"}}
+	if err := s.Start(); err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { s.Close() })
 	token := s.issue(&grant{kind: "client_credentials", app: s.dir.admin, scope: scope{resource: graphResource}}).AccessToken
 	object, id := s.MailApp()
 	f.Add("POST", "applications/"+object+"/addPassword", "", `{"passwordCredential":{"displayName":"x","endDateTime":"2099-01-01T00:00:00Z"}}`)
@@ -242,11 +246,20 @@ func FuzzGraph(f *testing.F) {
 	f.Add("GET", "applications", "$filter=tags/any(t:t eq 'x')&$select=id&$top=1", "")
 	f.Add("GET", "applications(appId='')", "$skiptoken=", "{")
 	f.Add("GET", "servicePrincipals(appId='"+exchangeAppID+"')", "$select=id,,", "")
+	f.Add("PATCH", "applications(appId='"+id+"')", "", newApp)
+	f.Add("PATCH", "applications/"+object, "", `{"tags":["a",null],"keyCredentials":[{"key":"AAAA","type":"AsymmetricX509Cert","usage":"Verify","keyId":null}]}`)
+	f.Add("POST", "applications", "", `{"displayName":"x","signInAudience":"PersonalMicrosoftAccount","publicClient":{"redirectUris":["http://[::1"]}}`)
+	f.Add("PATCH", "applications(uniqueName='it''s')", "", `{"displayName":"x"}`)
+	f.Add("POST", "servicePrincipals/"+s.dir.mail.principalID+"/appRoleAssignments", "", `{"principalId":"`+s.dir.mail.principalID+`","resourceId":"`+s.dir.exchange.principalID+`","appRoleId":"dc890d15-9560-4a4c-9b7f-a736ec74ec40"}`)
+	f.Add("POST", "oauth2PermissionGrants", "", `{"clientId":"`+s.dir.mail.principalID+`","consentType":"AllPrincipals","resourceId":"`+s.dir.exchange.principalID+`","scope":" "}`)
+	f.Add("POST", "applications/"+object+"/federatedIdentityCredentials", "", `{"name":"abc","issuer":"https://x","subject":"y","audiences":["z"]}`)
+	f.Add("GET", "users", "$filter=proxyAddresses/any(x:x eq 'smtp:a@b')", "")
 	f.Fuzz(func(t *testing.T, method, path, query, body string) {
 		u := &url.URL{Path: "/v1.0/" + path, RawQuery: query}
 		r := (&http.Request{Method: method, URL: u, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(body))}).WithContext(t.Context())
 		r.Header.Set("Authorization", "Bearer "+token)
 		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Prefer", "create-if-missing")
 		w := httptest.NewRecorder()
 		s.serveGraph(w, r)
 		if w.Code == http.StatusNoContent {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -42,9 +41,20 @@ var denied = &graphError{status: http.StatusForbidden, code: "Authorization_Requ
 
 // answer is what Graph answers: a body, or none with 204.
 type answer struct {
+	status  int
 	context string // of @odata.context, after $metadata#
 	body    map[string]any
 }
+
+func found(context string, body map[string]any) *answer {
+	return &answer{http.StatusOK, context, body}
+}
+
+func created(context string, body map[string]any) *answer {
+	return &answer{http.StatusCreated, context, body}
+}
+
+func noContent() *answer { return &answer{status: http.StatusNoContent} }
 
 // serveGraph answers everything under {graph}.
 func (s *Server) serveGraph(w http.ResponseWriter, r *http.Request) {
@@ -74,11 +84,11 @@ func (s *Server) serveGraph(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, refusal.status, map[string]any{"error": e})
 	case a == nil: // written by a fault
 	case a.body == nil:
-		w.WriteHeader(http.StatusNoContent)
+		w.WriteHeader(a.status)
 	default:
 		a.body["@odata.context"] = s.graphURL + "/$metadata#" + a.context
 		h.Set("OData-Version", "4.0")
-		writeJSON(w, http.StatusOK, a.body)
+		writeJSON(w, a.status, a.body)
 	}
 }
 
@@ -87,6 +97,7 @@ type call struct {
 	s     *Server
 	r     *http.Request
 	token *accessToken
+	path  string // without version and query
 	query query
 	body  []byte
 }
@@ -111,23 +122,40 @@ func (s *Server) graphAnswer(w http.ResponseWriter, r *http.Request) (*answer, *
 	if !ok {
 		return nil, badRequest("Invalid version: the sandbox has v1.0 alone.")
 	}
-	handler, method, options := route(path)
-	switch {
-	case handler == nil:
+	where, args := route(path)
+	if where == nil {
 		return nil, badRequest("Resource not found for the segment '%s'.", printable(path))
-	case method != r.Method:
-		w.Header().Set("Allow", method)
+	}
+	op, ok := where.operations[r.Method]
+	if !ok {
+		w.Header().Set("Allow", strings.Join(where.methods(), ", "))
 		return nil, &graphError{status: http.StatusMethodNotAllowed, code: "Request_BadRequest",
 			message: "Specified HTTP method is not allowed for the request target."}
 	}
-	c := &call{s: s, r: r, token: token}
-	if c.query, refusal = parseQuery(r.URL.RawQuery, options); refusal != nil {
+	c := &call{s: s, r: r, token: token, path: path}
+	if c.query, refusal = parseQuery(r.URL.RawQuery, op.options); refusal != nil {
 		return nil, refusal
 	}
 	if c.body, refusal = readBody(r); refusal != nil {
 		return nil, refusal
 	}
-	return handler(c, path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return c.carryOutLocked(op, args)
+}
+
+// carryOutLocked carries a request out, or loses it where a fault says so.
+func (c *call) carryOutLocked(op operation, args []string) (*answer, *graphError) {
+	f := &c.s.Faults
+	spoil := c.r.Method != http.MethodGet && (f.LoseWriteNext > 0 || f.DropWriteNext > 0) && !takeOne(&f.SkipWrites)
+	if spoil && takeOne(&f.DropWriteNext) {
+		cut()
+	}
+	a, refusal := op.serve(c, args)
+	if refusal == nil && spoil && takeOne(&f.LoseWriteNext) {
+		cut()
+	}
+	return a, refusal
 }
 
 // graphToken checks the bearer token (RFC 6750).
@@ -202,40 +230,6 @@ var garbage = []struct {
 	{200, "application/json", ""},
 	{403, "application/json", `{"error":{"code":"","message":"{\"errorCode\":\"PermissionScopeNotGranted\"}","innererror":null}}`},
 	{500, "application/json", `{"error":"not an object"}`},
-}
-
-type graphHandler func(c *call, path string) (*answer, *graphError)
-
-var (
-	applicationPath = regexp.MustCompile(`^applications(?:/([^/()]+)|\(appId='([^']*)'\))(/addPassword|/removePassword)?$`)
-	principalPath   = regexp.MustCompile(`^servicePrincipals\(appId='([^']*)'\)$`)
-)
-
-// route finds what serves a path, with the method and query options it takes.
-func route(path string) (h graphHandler, method string, options []string) {
-	switch path {
-	case "applications":
-		return (*call).listApplications, http.MethodGet, []string{"$filter", "$select", "$top", "$skiptoken"}
-	case "me":
-		return (*call).me, http.MethodGet, []string{"$select"}
-	case "organization":
-		return (*call).organization, http.MethodGet, []string{"$select"}
-	case "policies/defaultAppManagementPolicy":
-		return (*call).defaultPolicy, http.MethodGet, nil
-	}
-	if m := applicationPath.FindStringSubmatch(path); m != nil {
-		switch m[3] {
-		case "/addPassword":
-			return (*call).addPassword, http.MethodPost, nil
-		case "/removePassword":
-			return (*call).removePassword, http.MethodPost, nil
-		}
-		return (*call).getApplication, http.MethodGet, []string{"$select"}
-	}
-	if principalPath.MatchString(path) {
-		return (*call).servicePrincipal, http.MethodGet, []string{"$select"}
-	}
-	return nil, "", nil
 }
 
 // readBody reads the body of a request: none with GET, JSON otherwise.

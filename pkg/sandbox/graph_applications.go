@@ -1,16 +1,15 @@
 package sandbox
 
 import (
-	"encoding/json"
-	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"github.com/google/uuid"
 )
 
+// What is needed to read and to change applications: as scopes of a person, or
+// as roles of an application, of which Application.ReadWrite.OwnedBy is good
+// for those that it owns, and to create some.
 var (
 	readScopes  = []string{"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All", "Directory.ReadWrite.All"}
 	readRoles   = append([]string{"Application.ReadWrite.OwnedBy"}, readScopes...)
@@ -21,22 +20,27 @@ var (
 // graphTime is a time as Graph writes it: UTC, to 100 ns.
 func graphTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.9999999Z") }
 
-// application finds the application that a path names: by object id or by
-// client id, each in its place.
-func (c *call) application(path string) (*application, *graphError) {
-	m := applicationPath.FindStringSubmatch(path)
-	find, id := c.s.dir.byObjectID, m[1]
-	if id == "" {
-		find, id = c.s.dir.byClientID, m[2]
+// application finds the application that args name: by object id or by client
+// id, each in its place.
+func (c *call) application(args []string) (*application, *graphError) {
+	find, id := c.s.dir.byObjectID, args[0]
+	if id == "" && len(args) > 1 {
+		find, id = c.s.dir.byClientID, args[1]
 	}
 	if !isGUID(id) {
 		return nil, badRequest("Invalid object identifier '%s'.", printable(id))
 	}
 	a := find(strings.ToLower(id))
-	if a == nil {
+	if a == nil || !c.s.replicatedLocked(a.created) {
 		return nil, notFound(id)
 	}
 	return a, nil
+}
+
+// replicatedLocked says whether an application or service principal is known
+// everywhere.
+func (s *Server) replicatedLocked(created time.Time) bool {
+	return !s.nowLocked().Before(created.Add(s.Faults.AppReplicationDelay))
 }
 
 // listLag is how far reads are behind writes. The caller holds s.mu.
@@ -44,36 +48,34 @@ func (s *Server) listLagLocked() time.Duration {
 	return max(s.Faults.ReplicationDelay, s.Faults.ListLag)
 }
 
-// applicationEntity is an application in JSON.
-func (s *Server) applicationEntity(a *application) map[string]any {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// applicationEntityLocked is an application in JSON, with the certificates
+// themselves where withKeys is set.
+func (s *Server) applicationEntityLocked(a *application, withKeys bool) map[string]any {
 	now := s.nowLocked()
-	credentials := []any{}
+	credentials, keys := []any{}, []any{}
 	for _, c := range a.credentials {
 		if c.replicated(now, s.listLagLocked()) {
 			credentials = append(credentials, credentialEntity(c, nil))
 		}
 	}
-	texts := func(list []string) []string { return append([]string{}, list...) }
+	for _, k := range a.keys {
+		if k.replicated(now, s.listLagLocked()) {
+			keys = append(keys, keyEntity(k, withKeys))
+		}
+	}
 	return map[string]any{
-		"id": a.objectID, "appId": a.clientID, "displayName": a.displayName,
-		"createdDateTime": graphTime(a.created), "signInAudience": "AzureADMyOrg",
-		"tags": texts(a.tags), "notes": nil, "description": nil,
+		"id": a.objectID, "appId": a.clientID, "uniqueName": nullable(a.uniqueName), "displayName": a.displayName,
+		"createdDateTime": graphTime(a.created), "deletedDateTime": nil, "signInAudience": a.audience,
+		"tags": texts(a.tags), "notes": nullable(a.notes), "description": nullable(a.description),
 		"isFallbackPublicClient": a.fallbackPublic,
 		"publicClient":           map[string]any{"redirectUris": texts(a.redirectURIs)},
-		"passwordCredentials":    credentials, "keyCredentials": []any{},
+		"requiredResourceAccess": append([]any{}, a.resourceAccess...),
+		"passwordCredentials":    credentials, "keyCredentials": keys,
 	}
 }
 
-// credentialEntity is a passwordCredential in JSON. The secret is nil but in
-// the answer to addPassword.
-func credentialEntity(c *credential, secret any) map[string]any {
-	return map[string]any{
-		"customKeyIdentifier": nil, "displayName": nullable(c.displayName), "endDateTime": graphTime(c.end),
-		"hint": c.hint(), "keyId": c.keyID, "secretText": secret, "startDateTime": graphTime(c.start),
-	}
-}
+// texts is a list that is never null in JSON.
+func texts(list []string) []string { return append([]string{}, list...) }
 
 func nullable(s string) any {
 	if s == "" {
@@ -82,235 +84,102 @@ func nullable(s string) any {
 	return s
 }
 
-func (c *call) listApplications(string) (*answer, *graphError) {
+func (c *call) listApplications([]string) (*answer, *graphError) {
 	if !c.may(readScopes, readRoles) {
 		return nil, denied
 	}
-	var found []*application
+	match := func(*application) bool { return true }
+	if filter, ok := c.query.filter(); ok {
+		if match = parseFilter(filter); match == nil {
+			return nil, invalidFilter(filter)
+		}
+	}
+	var list []entry
 	for _, a := range c.s.dir.apps {
-		if c.query.match(a) {
-			found = append(found, a)
+		if c.s.replicatedLocked(a.created) && match(a) {
+			list = append(list, func() map[string]any { return c.s.applicationEntityLocked(a, false) })
 		}
 	}
-	now, next, refusal := c.paginate(found)
-	if refusal != nil {
-		return nil, refusal
-	}
-	if len(found) == 0 { // $select is checked all the same
-		if _, refusal := c.query.project("application", c.s.applicationEntity(c.s.dir.mail)); refusal != nil {
-			return nil, refusal
-		}
-	}
-	value := []any{}
-	for _, a := range now {
-		entity, refusal := c.query.project("application", c.s.applicationEntity(a))
-		if refusal != nil {
-			return nil, refusal
-		}
-		value = append(value, entity)
-	}
-	body := map[string]any{"value": value}
-	if next != "" {
-		body["@odata.nextLink"] = next
-	}
-	return &answer{c.query.context("applications"), body}, nil
+	return c.collection("applications", "application", list, c.s.applicationEntityLocked(c.s.dir.mail, false))
 }
 
-func (c *call) getApplication(path string) (*answer, *graphError) {
+func (c *call) getApplication(args []string) (*answer, *graphError) {
 	if !c.may(readScopes, readRoles) {
 		return nil, denied
 	}
-	a, refusal := c.application(path)
+	a, refusal := c.application(args)
 	if refusal != nil {
 		return nil, refusal
 	}
-	entity, refusal := c.query.project("application", c.s.applicationEntity(a))
-	if refusal != nil {
-		return nil, refusal
+	return c.oneApplication(a)
+}
+
+// getUniqueName reads an application by the name its maker gave it.
+func (c *call) getUniqueName(args []string) (*answer, *graphError) {
+	if !c.may(readScopes, readRoles) {
+		return nil, denied
 	}
-	return &answer{c.query.context("applications") + "/$entity", entity}, nil
+	name := strings.ReplaceAll(args[0], "''", "'")
+	a := c.s.dir.byUniqueName(name)
+	if a == nil || !c.s.replicatedLocked(a.created) {
+		return nil, notFound(name)
+	}
+	return c.oneApplication(a)
+}
+
+// oneApplication shows certificates themselves only where $select names
+// keyCredentials (the page on the resource type keyCredential).
+func (c *call) oneApplication(a *application) (*answer, *graphError) {
+	entity := c.s.applicationEntityLocked(a, slices.Contains(c.query.selected, "keyCredentials"))
+	return c.entity("applications", "application", entity)
 }
 
 // writable finds the application of a path for somebody who may change it.
-func (c *call) writable(path string) (*application, *graphError) {
+func (c *call) writable(args []string) (*application, *graphError) {
 	if !c.may(writeScopes, writeRoles) {
 		return nil, denied
 	}
-	a, refusal := c.application(path)
+	a, refusal := c.application(args)
 	if refusal != nil {
 		return nil, refusal
 	}
-	switch p := c.token.person; {
-	case p != nil && (p.admin || a.ownedBy(p.objectID)):
-	case p == nil && c.may(nil, writeScopes):
-	case p == nil && a.ownedBy(c.token.app.principalID):
-	default:
+	if !c.mayWrite(a) {
 		return nil, denied
 	}
 	return a, nil
 }
 
-func (c *call) addPassword(path string) (*answer, *graphError) {
-	a, refusal := c.writable(path)
+// mayWrite says whether the caller may change an application: an
+// administrator, an owner, or an application whose permission is for all.
+func (c *call) mayWrite(a *application) bool {
+	switch p := c.token.person; {
+	case !c.may(writeScopes, writeRoles):
+		return false
+	case p != nil:
+		return p.admin || a.ownedBy(p.objectID)
+	default:
+		return c.may(nil, writeScopes) || a.ownedBy(c.token.principalID)
+	}
+}
+
+// mayCreate says whether the caller may register applications.
+func (c *call) mayCreate() bool {
+	return c.may(writeScopes, writeRoles) && (c.token.person == nil || c.token.person.admin)
+}
+
+// deleteApplication also deletes the service principal with its permissions.
+func (c *call) deleteApplication(args []string) (*answer, *graphError) {
+	a, refusal := c.writable(args)
 	if refusal != nil {
 		return nil, refusal
 	}
-	now := c.s.now()
-	cred, refusal := parsePasswordCredential(c.body, now)
-	if refusal != nil {
-		return nil, refusal
-	}
-	if refusal := c.s.policyRefusal(cred); refusal != nil {
-		return nil, refusal
-	}
-	if a.public {
-		return nil, badRequest("Public client applications cannot have password credentials.")
-	}
-	if c.s.take(func(f *Faults) *int { return &f.DropAddPassword }) {
-		cut()
-	}
-	cred.keyID, cred.secret, cred.added = uuid.NewString(), newSecret(), now
-	c.s.mu.Lock()
-	a.credentials = append(a.credentials, cred)
-	c.s.mu.Unlock()
-	if c.s.take(func(f *Faults) *int { return &f.LoseAddPassword }) {
-		cut()
-	}
-	return &answer{"microsoft.graph.passwordCredential", credentialEntity(cred, cred.secret)}, nil
+	d := &c.s.dir
+	d.apps = slices.DeleteFunc(d.apps, func(one *application) bool { return one == a })
+	d.grants = slices.DeleteFunc(d.grants, func(g *permissionGrant) bool { return g.app == a })
+	a.principalID, a.assignments = "", nil
+	return noContent(), nil
 }
 
-// maxDisplayName is a limit of the sandbox; Graph's own is not documented.
-const maxDisplayName = 256
-
-// parsePasswordCredential reads the body of addPassword, which may be empty.
-func parsePasswordCredential(body []byte, now time.Time) (*credential, *graphError) {
-	cred := &credential{start: now.UTC().Truncate(100 * time.Nanosecond)}
-	cred.end = cred.start.AddDate(2, 0, 0)
-	if len(body) == 0 {
-		return cred, nil
-	}
-	outer, err := strictObject(body, "passwordCredential")
-	if err != nil {
-		return nil, badRequest("Invalid request body: %s.", printable(err.Error()))
-	}
-	raw, ok := outer["passwordCredential"]
-	if !ok || string(raw) == "null" {
-		return cred, nil
-	}
-	inner, err := strictObject(raw, "displayName", "startDateTime", "endDateTime")
-	if err != nil {
-		return nil, badRequest("Invalid value specified for 'passwordCredential': %s.", printable(err.Error()))
-	}
-	text := func(name string) (string, *graphError) {
-		var s *string
-		if raw, ok := inner[name]; !ok {
-			return "", nil
-		} else if json.Unmarshal(raw, &s) != nil {
-			return "", badRequest("Invalid value specified for property '%s' of resource 'PasswordCredential'.", name)
-		} else if s == nil {
-			return "", nil
-		}
-		return *s, nil
-	}
-	moment := func(name string, into *time.Time) *graphError {
-		s, refusal := text(name)
-		if refusal != nil || s == "" && string(inner[name]) != `""` {
-			return refusal
-		}
-		t, err := time.Parse(time.RFC3339, s)
-		if err != nil || !strings.HasSuffix(s, "Z") {
-			return badRequest("Invalid value specified for property '%s' of resource 'PasswordCredential': not an ISO 8601 time in UTC.", name)
-		}
-		*into = t.Truncate(100 * time.Nanosecond)
-		return nil
-	}
-	name, refusal := text("displayName")
-	if refusal != nil {
-		return nil, refusal
-	}
-	if utf8.RuneCountInString(name) > maxDisplayName {
-		return nil, badRequest("Invalid value specified for property 'displayName' of resource 'PasswordCredential': longer than %d characters.", maxDisplayName)
-	}
-	cred.displayName = name
-	if refusal := moment("startDateTime", &cred.start); refusal != nil {
-		return nil, refusal
-	}
-	cred.end = cred.start.AddDate(2, 0, 0)
-	if refusal := moment("endDateTime", &cred.end); refusal != nil {
-		return nil, refusal
-	}
-	if !cred.end.After(cred.start) || !cred.end.After(now) {
-		return nil, badRequest("Invalid value specified for property 'endDateTime' of resource 'PasswordCredential': it is not after the start, or past.")
-	}
-	return cred, nil
-}
-
-// removePassword also answers 400 for a credential that it has not heard of
-// yet, as Graph does while addPassword replicates.
-func (c *call) removePassword(path string) (*answer, *graphError) {
-	a, refusal := c.writable(path)
-	if refusal != nil {
-		return nil, refusal
-	}
-	keyID, refusal := parseKeyID(c.body)
-	if refusal != nil {
-		return nil, refusal
-	}
-	if c.s.take(func(f *Faults) *int { return &f.DropRemovePassword }) {
-		cut()
-	}
-	if !c.s.removeKnown(a, keyID) {
-		return nil, badRequest("No password credential found with keyId.")
-	}
-	if c.s.take(func(f *Faults) *int { return &f.LoseRemovePassword }) {
-		cut()
-	}
-	return &answer{}, nil
-}
-
-func (s *Server) removeKnown(a *application, keyID string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.nowLocked()
-	for _, c := range a.credentials {
-		if c.keyID == keyID && c.removed.IsZero() && c.replicated(now, s.Faults.ReplicationDelay) {
-			c.removed = now
-			return true
-		}
-	}
-	return false
-}
-
-// parseKeyID reads the body of removePassword.
-func parseKeyID(body []byte) (string, *graphError) {
-	if len(body) == 0 {
-		return "", badRequest("The request body is missing: 'keyId' is required.")
-	}
-	members, err := strictObject(body, "keyId")
-	if err != nil {
-		return "", badRequest("Invalid request body: %s.", printable(err.Error()))
-	}
-	var keyID string
-	if json.Unmarshal(members["keyId"], &keyID) != nil || !isGUID(keyID) {
-		return "", badRequest("Invalid value specified for 'keyId': not a GUID.")
-	}
-	return strings.ToLower(keyID), nil
-}
-
-// defaultPolicyID is the id of the tenant's default app management policy.
-const defaultPolicyID = "00000000-0000-0000-0000-000000000000"
-
-// policyRefusal is what the app management policy has against a credential.
-func (s *Server) policyRefusal(c *credential) *graphError {
-	f := s.CurrentFaults()
-	switch {
-	case f.PolicyForbidsSecrets:
-		return &graphError{status: http.StatusBadRequest, code: "CredentialTypeNotAllowedAsPerAppPolicy",
-			message: fmt.Sprintf("Credential type not allowed as per assigned policy '%s'.", defaultPolicyID)}
-	case f.PolicyMaxLifetime > 0 && c.end.Sub(c.start) > f.PolicyMaxLifetime:
-		return &graphError{status: http.StatusBadRequest, code: "CredentialInvalidLifetimeAsPerAppPolicy",
-			message: fmt.Sprintf("Credential lifetime exceeds the max value allowed as per assigned policy '%s'.", defaultPolicyID),
-			detail:  [2]string{"InvalidKeyEndDate", "EndDate"}}
-	}
-	return nil
+func conflict(message string) *graphError {
+	return &graphError{status: http.StatusConflict, code: "Request_MultipleObjectsWithSameKeyValue", message: message}
 }

@@ -2,32 +2,132 @@ package sandbox
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
 
-func (c *call) me(string) (*answer, *graphError) {
+func (c *call) me([]string) (*answer, *graphError) {
 	p := c.token.person
 	if p == nil {
 		return nil, &graphError{status: http.StatusBadRequest, code: "BadRequest",
 			message: "/me request is only valid with delegated authentication flow."}
 	}
-	if !c.may([]string{"User.Read", "Directory.Read.All"}, nil) {
+	if !c.may([]string{"User.Read", "User.Read.All", "Directory.Read.All"}, nil) {
 		return nil, denied
 	}
-	entity, refusal := c.query.project("user", map[string]any{
-		"id": p.objectID, "displayName": p.name, "givenName": p.name, "surname": nil,
-		"userPrincipalName": p.address, "mail": p.address, "preferredLanguage": nil,
-		"jobTitle": nil, "mobilePhone": nil, "officeLocation": nil, "businessPhones": []any{},
-	})
-	if refusal != nil {
-		return nil, refusal
-	}
-	return &answer{c.query.context("users") + "/$entity", entity}, nil
+	return c.user(p)
 }
 
-func (c *call) organization(string) (*answer, *graphError) {
+// readUsers are the permissions to read other people.
+var readUsers = []string{"User.Read.All", "Directory.Read.All", "Directory.ReadWrite.All"}
+
+// getUser finds people as Graph does: by object id or user principal name, and
+// not by another address.
+func (c *call) getUser(args []string) (*answer, *graphError) {
+	if !c.may(readUsers, readUsers) || c.token.person != nil && c.token.person.personal {
+		return nil, denied
+	}
+	p := c.s.dir.member(args[0])
+	if p == nil {
+		return nil, notFound(args[0])
+	}
+	return c.user(p)
+}
+
+// userTerm is one comparison of a filter on people: by an address or the
+// principal name, or by any of the addresses.
+var userTerm = regexp.MustCompile(
+	`^(?:(mail|userPrincipalName) eq '((?:[^']|'')*)'|proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\))(?: or |$)`)
+
+// parseUserFilter understands such comparisons with "or" between them; nil for
+// any other filter.
+func parseUserFilter(filter string) func(*person) bool {
+	var terms []func(*person) bool
+	text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
+	for rest := filter; ; {
+		m := userTerm.FindStringSubmatch(rest)
+		if m == nil || m[3] != m[4] {
+			return nil
+		}
+		switch m[1] {
+		case "mail":
+			terms = append(terms, func(p *person) bool { return sameFold(p.address, text(m[2])) })
+		case "userPrincipalName":
+			terms = append(terms, func(p *person) bool { return sameFold(p.upn, text(m[2])) })
+		default:
+			terms = append(terms, func(p *person) bool {
+				return sameFold(p.address, text(m[5])) ||
+					slices.ContainsFunc(p.sendAs, func(a string) bool { return sameFold(a, text(m[5])) })
+			})
+		}
+		if !strings.HasSuffix(m[0], " or ") { // a quoted string ends in a quotation mark
+			return func(p *person) bool {
+				return slices.ContainsFunc(terms, func(term func(*person) bool) bool { return term(p) })
+			}
+		}
+		rest = rest[len(m[0]):]
+	}
+}
+
+// listUsers finds people by an address that is not their principal name, too.
+func (c *call) listUsers([]string) (*answer, *graphError) {
+	if !c.may(readUsers, readUsers) || c.token.person != nil && c.token.person.personal {
+		return nil, denied
+	}
+	match := func(*person) bool { return true }
+	if filter, ok := c.query.filter(); ok {
+		if match = parseUserFilter(filter); match == nil {
+			return nil, invalidFilter(filter)
+		}
+	}
+	var list []entry
+	for _, p := range c.s.dir.people {
+		if !p.personal && match(p) {
+			list = append(list, func() map[string]any { return c.userEntity(p) })
+		}
+	}
+	return c.collection("users", "user", list, c.userEntity(&person{}))
+}
+
+// userDefaults are the properties of a person that come without $select.
+var userDefaults = []string{
+	"businessPhones", "displayName", "givenName", "id", "jobTitle", "mail", "mobilePhone", "officeLocation",
+	"preferredLanguage", "surname", "userPrincipalName",
+}
+
+func (c *call) user(p *person) (*answer, *graphError) {
+	return c.entity("users", "user", c.userEntity(p))
+}
+
+// userEntity is a person in JSON.
+func (c *call) userEntity(p *person) map[string]any {
+	addresses, plans := []any{"SMTP:" + p.address}, []any{}
+	for _, a := range p.sendAs {
+		addresses = append(addresses, "smtp:"+a)
+	}
+	if !c.s.Faults.NoLicence && !p.personal {
+		plans = append(plans, map[string]any{
+			"assignedDateTime": graphTime(c.s.dir.mail.created), "capabilityStatus": "Enabled", "service": "exchange",
+			"servicePlanId": "efb87545-963c-4e0d-99df-69c6916d9eb0", // Exchange Online (Plan 2)
+		})
+	}
+	entity := map[string]any{
+		"id": p.objectID, "displayName": p.name, "givenName": p.name, "surname": nil,
+		"userPrincipalName": p.upn, "mail": p.address, "preferredLanguage": nil,
+		"jobTitle": nil, "mobilePhone": nil, "officeLocation": nil, "businessPhones": []any{},
+		"proxyAddresses": addresses, "accountEnabled": true, "assignedPlans": plans,
+	}
+	if c.query.selected == nil {
+		maps.DeleteFunc(entity, func(name string, _ any) bool { return !slices.Contains(userDefaults, name) })
+	}
+	return entity
+}
+
+func (c *call) organization([]string) (*answer, *graphError) {
 	if !c.may([]string{"User.Read", "Organization.Read.All", "Directory.Read.All"}, []string{"Organization.Read.All", "Directory.Read.All"}) {
 		return nil, denied
 	}
@@ -44,10 +144,14 @@ func (c *call) organization(string) (*answer, *graphError) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	return &answer{c.query.context("organization"), map[string]any{"value": []any{entity}}}, nil
+	value := []any{entity}
+	if p := c.token.person; p != nil && p.personal {
+		value = []any{} // who belongs to no organisation
+	}
+	return found(c.query.context("organization"), map[string]any{"value": value}), nil
 }
 
-// domains are the domains of the mailboxes, and the tenant's own.
+// domains are the domains of the tenant's people, and the tenant's own.
 func (s *Server) domains() []string {
 	var list []string
 	seen := map[string]bool{}
@@ -58,102 +162,62 @@ func (s *Server) domains() []string {
 		}
 	}
 	for _, p := range s.dir.people {
-		_, domain, _ := strings.Cut(p.address, "@")
-		add(domain)
+		for _, name := range []string{p.address, p.upn} {
+			if _, domain, ok := strings.Cut(name, "@"); ok && !p.personal {
+				add(domain)
+			}
+		}
 	}
 	add(s.Domain)
 	return list
 }
 
-func (c *call) servicePrincipal(path string) (*answer, *graphError) {
-	if !c.may(readScopes, readRoles) {
+// readPolicies are the permissions to read app management policies.
+var readPolicies = []string{"Policy.Read.All", "Policy.Read.ApplicationConfiguration", "Policy.ReadWrite.ApplicationConfiguration"}
+
+func (c *call) defaultPolicy([]string) (*answer, *graphError) {
+	f := &c.s.Faults
+	if f.PolicyUnreadable || !c.may(readPolicies, readPolicies) {
 		return nil, denied
 	}
-	id := principalPath.FindStringSubmatch(path)[1]
-	if !isGUID(id) {
-		return nil, badRequest("Invalid object identifier '%s'.", printable(id))
-	}
-	f := c.s.CurrentFaults()
-	principal := map[string]any{
-		"accountEnabled": true, "servicePrincipalType": "Application", "appRoles": []any{}, "oauth2PermissionScopes": []any{},
-	}
-	switch a := c.s.dir.byClientID(strings.ToLower(id)); {
-	case strings.EqualFold(id, exchangeAppID):
-		principal["id"] = c.s.dir.exchangePrincipalID
-		principal["appId"], principal["displayName"] = exchangeAppID, "Office 365 Exchange Online"
-		principal["appRoles"] = permissions(exchangeRoles, "Application")
-		principal["oauth2PermissionScopes"] = permissions(exchangeScopes, "")
-	case a == nil, a == c.s.dir.mail && f.NoServicePrincipal:
-		return nil, notFound(id)
-	default:
-		principal["id"], principal["appId"], principal["displayName"] = a.principalID, a.clientID, a.displayName
-		principal["accountEnabled"] = !(a == c.s.dir.mail && f.AppDisabled)
-	}
-	entity, refusal := c.query.project("servicePrincipal", principal)
-	if refusal != nil {
-		return nil, refusal
-	}
-	return &answer{c.query.context("servicePrincipals") + "/$entity", entity}, nil
-}
-
-// The permissions of Exchange Online, which have the same ids in every tenant.
-var (
-	exchangeRoles = [][2]string{
-		{"5e5addcd-3e8d-4e90-baf5-964efab2b20a", "IMAP.AccessAsApp"},
-		{"cb842b43-da6e-4506-86fe-bb12199c656d", "POP.AccessAsApp"},
-		{"7146a1f0-8703-45b3-9eae-527a64c00995", "SMTP.SendAsApp"},
-	}
-	exchangeScopes = [][2]string{
-		{"195adc35-e27b-454b-a7ed-1ecdffa1c09f", "IMAP.AccessAsUser.All"},
-		{"fb698133-92fa-453e-a9ed-688e10f2e5ac", "POP.AccessAsUser.All"},
-		{"76faac2a-0f20-42f1-928a-50de5b9dbe52", "SMTP.Send"},
-	}
-)
-
-func permissions(list [][2]string, member string) []any {
-	var out []any
-	for _, p := range list {
-		entity := map[string]any{"id": p[0], "value": p[1], "isEnabled": true}
-		if member != "" {
-			entity["allowedMemberTypes"] = []any{member}
-		} else {
-			entity["type"] = "User"
-		}
-		out = append(out, entity)
-	}
-	return out
-}
-
-func (c *call) defaultPolicy(string) (*answer, *graphError) {
-	f := c.s.CurrentFaults()
-	all := []string{"Policy.Read.All", "Policy.Read.ApplicationConfiguration", "Policy.ReadWrite.ApplicationConfiguration"}
-	if f.PolicyUnreadable || !c.may(all, all) {
-		return nil, denied
-	}
-	restrictions := []any{}
-	restrict := func(kind string, life any) {
-		restrictions = append(restrictions, map[string]any{
+	restriction := func(kind string, life any) any {
+		return map[string]any{
 			"restrictionType": kind, "state": "enabled", "maxLifetime": life,
 			"restrictForAppsCreatedAfterDateTime": "2019-01-01T00:00:00Z",
-		})
+		}
 	}
+	passwords, keys := []any{}, []any{}
 	if f.PolicyForbidsSecrets {
-		restrict("passwordAddition", nil)
+		passwords = append(passwords, restriction("passwordAddition", nil))
 	}
 	if f.PolicyMaxLifetime > 0 {
-		restrict("passwordLifetime", isoDuration(f.PolicyMaxLifetime))
+		passwords = append(passwords, restriction("passwordLifetime", isoDuration(f.PolicyMaxLifetime)))
 	}
-	return &answer{"policies/defaultAppManagementPolicy/$entity", map[string]any{
+	if f.PolicyMaxCertificateLifetime > 0 {
+		keys = append(keys, restriction("asymmetricKeyLifetime", isoDuration(f.PolicyMaxCertificateLifetime)))
+	}
+	return found("policies/defaultAppManagementPolicy/$entity", map[string]any{
 		"id": defaultPolicyID, "displayName": "Default app management tenant policy",
-		"description": "Default tenant policy that enforces app management restrictions on applications and service principals.",
-		"isEnabled":   len(restrictions) > 0,
-		"applicationRestrictions": map[string]any{
-			"passwordCredentials": restrictions, "keyCredentials": []any{},
-		},
+		"description":             "Default tenant policy that enforces app management restrictions on applications and service principals.",
+		"isEnabled":               len(passwords)+len(keys) > 0,
+		"applicationRestrictions": map[string]any{"passwordCredentials": passwords, "keyCredentials": keys},
 		"servicePrincipalRestrictions": map[string]any{
 			"passwordCredentials": []any{}, "keyCredentials": []any{},
 		},
-	}}, nil
+	}), nil
+}
+
+// applicationPolicies are the policies of one application, which are none:
+// all have the tenant's default.
+func (c *call) applicationPolicies(args []string) (*answer, *graphError) {
+	if c.s.Faults.PolicyUnreadable || !c.may(readPolicies, readPolicies) {
+		return nil, denied
+	}
+	if _, refusal := c.application(args); refusal != nil {
+		return nil, refusal
+	}
+	sample := map[string]any{"id": nil, "displayName": nil, "description": nil, "isEnabled": nil, "restrictions": nil}
+	return c.collection("policies/appManagementPolicies", "appManagementPolicy", nil, sample)
 }
 
 // isoDuration writes a duration as ISO 8601 does, in days and parts of one:

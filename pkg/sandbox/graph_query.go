@@ -12,7 +12,6 @@ import (
 // query is the query options of a Graph request.
 type query struct {
 	selected []string // nil: everything
-	match    func(*application) bool
 	top      int
 	skip     string
 	values   url.Values
@@ -21,7 +20,7 @@ type query struct {
 // parseQuery reads the query options; those not allowed, given twice, or
 // without the dollar sign are refused.
 func parseQuery(raw string, allowed []string) (query, *graphError) {
-	q := query{match: func(*application) bool { return true }}
+	var q query
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return q, badRequest("The query is not well formed.")
@@ -49,17 +48,19 @@ func parseQuery(raw string, allowed []string) (query, *graphError) {
 			return q, badRequest("Invalid page size specified: '%s'. Must be between 1 and 999 inclusive.", printable(values.Get("$top")))
 		}
 	}
-	if values.Has("$filter") {
-		if q.match = parseFilter(values.Get("$filter")); q.match == nil {
-			return q, badRequest("Invalid filter clause: '%s'.", printable(values.Get("$filter")))
-		}
-	}
 	if values.Has("$skiptoken") {
 		if q.skip = values.Get("$skiptoken"); q.skip == "" {
 			return q, badRequest("The skip token is empty.")
 		}
 	}
 	return q, nil
+}
+
+// filter is the query option $filter, if there is one.
+func (q query) filter() (string, bool) { return q.values.Get("$filter"), q.values.Has("$filter") }
+
+func invalidFilter(filter string) *graphError {
+	return badRequest("Invalid filter clause: '%s'.", printable(filter))
 }
 
 // Strings are quoted; a quotation mark in one is doubled (OData 4.0 URL
@@ -122,24 +123,60 @@ func (q query) context(set string) string {
 	return set + "(" + strings.Join(q.selected, ",") + ")"
 }
 
+// entity answers with one entity of a set.
+func (c *call) entity(set, kind string, properties map[string]any) (*answer, *graphError) {
+	entity, refusal := c.query.project(kind, properties)
+	if refusal != nil {
+		return nil, refusal
+	}
+	return found(c.query.context(set)+"/$entity", entity), nil
+}
+
+// entry is an entity of a collection, made when its page is asked for.
+type entry func() map[string]any
+
+// collection answers with a page of a list. sample is an entity of its kind:
+// $select is checked even where the list is empty.
+func (c *call) collection(set, kind string, list []entry, sample map[string]any) (*answer, *graphError) {
+	if _, refusal := c.query.project(kind, sample); refusal != nil {
+		return nil, refusal
+	}
+	now, next, refusal := c.paginate(list)
+	if refusal != nil {
+		return nil, refusal
+	}
+	value := []any{}
+	for _, e := range now {
+		entity, refusal := c.query.project(kind, e())
+		if refusal != nil {
+			return nil, refusal
+		}
+		value = append(value, entity)
+	}
+	body := map[string]any{"value": value}
+	if next != "" {
+		body["@odata.nextLink"] = next
+	}
+	return found(c.query.context(set), body), nil
+}
+
 // page is the rest of a collection that a skip token stands for.
 type page struct {
+	path   string
 	values url.Values // the options of the first request
-	rest   []*application
+	rest   []entry
 	empty  bool
 }
 
 // paginate cuts a page off list. Between the first page and the second comes
 // an empty one: Graph's pages may be empty, and clients must go on.
-func (c *call) paginate(list []*application) (now []*application, nextLink string, refusal *graphError) {
-	p := page{values: c.query.values, rest: list}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
+func (c *call) paginate(list []entry) (now []entry, nextLink string, refusal *graphError) {
+	p := page{path: c.path, values: c.query.values, rest: list}
 	first := c.query.skip == ""
 	if !first {
 		var known bool
 		p, known = c.s.graph.pages[c.query.skip]
-		if !known || !sameOptions(p.values, c.query.values) {
+		if !known || p.path != c.path || !sameOptions(p.values, c.query.values) {
 			return nil, "", badRequest("The skip token is not valid for this request.")
 		}
 	}
@@ -158,7 +195,7 @@ func (c *call) paginate(list []*application) (now []*application, nextLink strin
 	if len(c.s.graph.pages) > 1000 {
 		clear(c.s.graph.pages)
 	}
-	c.s.graph.pages[skip] = page{values: p.values, rest: p.rest, empty: first}
+	c.s.graph.pages[skip] = page{path: p.path, values: p.values, rest: p.rest, empty: first}
 	next := url.Values{"$skiptoken": {skip}}
 	for name, v := range p.values {
 		if name != "$skiptoken" {
@@ -169,7 +206,7 @@ func (c *call) paginate(list []*application) (now []*application, nextLink strin
 	if c.s.Faults.NextLinkBase != "" {
 		base = c.s.Faults.NextLinkBase
 	}
-	return now, base + "/applications?" + next.Encode(), nil
+	return now, base + "/" + c.path + "?" + next.Encode(), nil
 }
 
 // sameOptions compares the query options of two requests, but for $skiptoken.

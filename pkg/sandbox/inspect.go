@@ -71,7 +71,8 @@ func (s *Server) Requests() []Request {
 }
 
 // TokensIssued counts the access tokens given out, by grant type:
-// "client_credentials", "authorization_code", "refresh_token", "device_code".
+// "client_credentials", "authorization_code", "refresh_token", "device_code",
+// "managed_identity".
 func (s *Server) TokensIssued() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

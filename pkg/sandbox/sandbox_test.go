@@ -129,6 +129,17 @@ func newPassword(t *testing.T, s *Server, bearer, name string) (keyID, secret st
 	return r.body["keyId"].(string), r.body["secretText"].(string)
 }
 
+// setRoles leaves an application these permissions of Exchange alone.
+func setRoles(t *testing.T, s *Server, a *application, roles ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.assignments = nil
+	if err := s.dir.assign(a, s.dir.exchange, a.created, roles...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func graphCode(r response) string {
 	e, _ := r.body["error"].(map[string]any)
 	code, _ := e["code"].(string)
@@ -160,6 +171,8 @@ func TestStartRefuses(t *testing.T) {
 		"tenant is no GUID":   {Tenant: "contoso"},
 		"mailbox, no address": {Mailboxes: []Mailbox{{Address: "alice"}}},
 		"mailbox twice":       {Mailboxes: []Mailbox{{Address: "a@b.example"}, {Address: "A@B.example"}}},
+		"UPN, no address":     {Mailboxes: []Mailbox{{Address: "a@b.example", UPN: "a"}}},
+		"UPN of another":      {Mailboxes: []Mailbox{{Address: "a@b.example"}, {Address: "c@b.example", UPN: "A@b.example"}}},
 		"SendAs, no address":  {Mailboxes: []Mailbox{{Address: "a@b.example", SendAs: []string{"b"}}}},
 		"message, no header":  {Mailboxes: []Mailbox{{Address: "a@b.example", Messages: [][]byte{[]byte("hello")}}}},
 	} {
@@ -274,7 +287,7 @@ func TestFaultsJSONKeepsEverything(t *testing.T) {
 		PolicyUnreadable: true, EntraDown: true, EntraStatus: 500, EntraPlain: true, EntraGarbage: true,
 		ConditionalAccess: true, NoServicePrincipal: true, AppDisabled: true, RevokeRefreshTokens: true,
 		ExchangeDown: true, ExchangeStall: true, ExchangeStallAuth: true, ExchangeThrottled: true, ExchangeNotConnected: true, SessionLife: 4,
-		SMTPAuthDisabled: true, SMTPConcurrent: true, SMTPStallData: true,
+		ExchangePropagation: 5, SMTPAuthDisabled: true, SMTPConcurrent: true, SMTPStallData: true,
 	}
 	b, err := json.Marshal(f)
 	if err != nil {

@@ -1,7 +1,8 @@
 // Package sandbox is a small Microsoft 365 in one process: Entra (token
-// endpoint, sign-in and device pages), Microsoft Graph (applications and their
-// password credentials), and an Exchange Online with IMAP, POP3 and SMTP
-// submission.
+// endpoint, sign-in and device pages, for an organisation and for personal
+// accounts), Microsoft Graph (applications with their credentials, service
+// principals and permissions; people), and an Exchange Online with IMAP, POP3 and SMTP
+// submission, which its administrators set up by PowerShell.
 //
 // It is for tests, demonstrations, and people who build on this project. It
 // listens on loopback addresses only, keeps everything in memory, forgets
@@ -22,6 +23,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -39,8 +41,16 @@ import (
 // Mailbox is one mailbox of the sandbox's Exchange, and the person it belongs
 // to in its Entra.
 type Mailbox struct {
-	// Address is the mailbox's address and the person's user principal name.
+	// Address is the mailbox's primary SMTP address: the person's mail in
+	// Graph.
 	Address string
+	// UPN is the person's user principal name, by which they sign in; empty is
+	// Address.
+	UPN string
+	// Personal makes this a personal Microsoft account (Outlook.com), which is
+	// not in the tenant: it signs in at /consumers and /common, to applications
+	// whose audience has such accounts (see PersonalClientID).
+	Personal bool
 	// Messages are put in INBOX, oldest first. Each is a whole RFC 5322
 	// message with CRLF line ends; its bytes come back unchanged.
 	Messages [][]byte
@@ -50,9 +60,15 @@ type Mailbox struct {
 	// command with "User is authenticated but not connected"; see
 	// Faults.ExchangeNotConnected for SMTP.
 	NotConnected bool
-	// NoAccess means that the mail application was not given FullAccess: its
-	// sign-in to this mailbox fails.
+	// OnlyByUPN makes Exchange treat a sign-in that names the mailbox by
+	// Address, where UPN is another, as NotConnected does. By UPN it works.
+	OnlyByUPN bool
+	// NoAccess means that the mail application was not given FullAccess: by
+	// IMAP its sign-in ends as with NotConnected, by POP3 and SMTP it fails.
+	// See [Server.PowerShell] for how to give it.
 	NoAccess bool
+	// NoLicence means that the person exists in Entra, and no mailbox.
+	NoLicence bool
 }
 
 // Server is the sandbox. Its zero value works. Set the fields before Start and
@@ -89,7 +105,15 @@ type Server struct {
 	ForgetSent bool
 	// AdminRoles are the Graph application permissions of AdminClient (nil:
 	// Application.ReadWrite.OwnedBy alone).
+	//
+	// Setting an application up takes Application.ReadWrite.OwnedBy (register
+	// it and its service principal), AppRoleAssignment.ReadWrite.All together
+	// with Application.Read.All (grant roles), and
+	// DelegatedPermissionGrant.ReadWrite.All (consent for people).
 	AdminRoles []string
+	// OIDCSubject is the subject of the tokens that GitHubOIDC gives (empty:
+	// "repo:contoso/mail:ref:refs/heads/main").
+	OIDCSubject string
 
 	// TokenLife is the life of an access token (0: 3599 s), RefreshTokenLife
 	// that of an unused refresh token (0: 90 days), DeviceCodeLife that of a
@@ -116,6 +140,9 @@ type Server struct {
 	authority, graphURL          string
 	imapAddr, pop3Addr, smtpAddr string
 	idKey                        *ecdsa.PrivateKey
+	oidcKey                      func() *rsa.PrivateKey // made when first needed
+	oidcRequestToken             string
+	identityHeader               string
 	certs                        certificates
 	exchange                     *exchange
 	closing                      chan struct{}
@@ -166,7 +193,7 @@ func (s *Server) Start() (err error) {
 	s.pop3Addr = pop3.Addr().String()
 	s.smtpAddr = smtp.Addr().String()
 
-	s.serveHTTP(authority, s.record("entra", s.entraHandler()))
+	s.serveHTTP(authority, s.record("entra", s.withPowerShell(s.entraHandler())))
 	s.serveHTTP(graph, s.record("graph", http.HandlerFunc(s.serveGraph)))
 	s.exchange.serve(imap, s.exchange.imapSession)
 	s.exchange.serve(pop3, s.exchange.popSession)
@@ -230,10 +257,21 @@ func (s *Server) prepare() error {
 	if s.idKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return err
 	}
+	s.oidcKey = sync.OnceValue(func() *rsa.PrivateKey {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil { // never, with a key of this size
+			panic(err)
+		}
+		return key
+	})
+	s.oidcRequestToken, s.identityHeader = newToken(200, 300), newToken(32, 33)
+	s.OIDCSubject = cmp.Or(s.OIDCSubject, "repo:contoso/mail:ref:refs/heads/main")
 	if s.certs, err = newCertificates(s.Now()); err != nil {
 		return err
 	}
-	s.dir = newDirectory(s)
+	if s.dir, err = newDirectory(s); err != nil {
+		return err
+	}
 	s.exchange, err = newExchange(s)
 	return err
 }
@@ -313,45 +351,6 @@ func (s *Server) FastForward(d time.Duration) {
 		close(s.clockMove)
 		s.clockMove = make(chan struct{})
 	}
-}
-
-// Authority is the base URL of the sandbox's Entra, without a tenant. It and
-// the other addresses are known once Start has returned.
-func (s *Server) Authority() string { return s.authority }
-
-// Graph is the base URL of the sandbox's Microsoft Graph, with "/v1.0".
-func (s *Server) Graph() string { return s.graphURL }
-
-// IMAP is the host and port of the sandbox's Exchange for IMAP; TLS from the
-// start.
-func (s *Server) IMAP() string { return s.imapAddr }
-
-// POP3 is the host and port of the sandbox's Exchange for POP3; TLS from the
-// start.
-func (s *Server) POP3() string { return s.pop3Addr }
-
-// SMTP is the host and port of the sandbox's Exchange for submission; TLS by
-// STARTTLS.
-func (s *Server) SMTP() string { return s.smtpAddr }
-
-// CAPEM is the certificate, in PEM, of the authority that signed the
-// certificate of IMAP, POP3 and SMTP for localhost, 127.0.0.1 and ::1.
-func (s *Server) CAPEM() []byte { return slices.Clone(s.certs.caPEM) }
-
-// MailApp gives the object id and the client id of the mail application: the
-// one whose password credentials open mailboxes.
-func (s *Server) MailApp() (objectID, clientID string) {
-	return s.dir.mail.objectID, s.dir.mail.clientID
-}
-
-// LoginClientID is a public client to sign people in to Graph with. Its
-// redirect URI is http://localhost, with any port.
-func (s *Server) LoginClientID() string { return s.dir.login.clientID }
-
-// AdminClient is a confidential client for unattended use of Graph. It owns
-// the mail application and has AdminRoles.
-func (s *Server) AdminClient() (clientID, secret string) {
-	return s.dir.admin.clientID, s.dir.adminSecret
 }
 
 // tlsConfig is what Exchange serves with.
