@@ -140,6 +140,16 @@ func (m *Manager) KeepSignIn(ctx context.Context, tok entra.Token) (SignIn, erro
 	if err != nil {
 		return SignIn{}, err
 	}
+	if si, err = m.storeSignIn(ctx, si, tok, granted); err != nil {
+		return SignIn{}, err
+	}
+	m.sweepSignIns(ctx)
+	return si, nil
+}
+
+// storeSignIn puts the refresh token into the keychain, and then what is known
+// of the sign-in into the registry.
+func (m *Manager) storeSignIn(ctx context.Context, si SignIn, tok entra.Token, granted []string) (SignIn, error) {
 	store, err := newSignInStore(m.Registry, m.Keychains, si)
 	if err != nil {
 		return SignIn{}, err
@@ -180,7 +190,6 @@ func (m *Manager) KeepSignIn(ctx context.Context, tok entra.Token) (SignIn, erro
 			return SignIn{}, err
 		}
 	}
-	m.sweepSignIns(ctx)
 	return si, nil
 }
 

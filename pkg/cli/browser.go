@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 
@@ -33,6 +34,7 @@ func (a *app) openBrowser(url string) error {
 			args = append(args, url)
 		}
 		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = hookEnviron(os.Environ())
 		if err = cmd.Start(); err == nil {
 			go func() { _ = cmd.Wait() }() // a browser may live as long as the person wants
 			return nil

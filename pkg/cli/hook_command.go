@@ -97,7 +97,7 @@ func hookEnviron(environ []string) []string {
 				return true
 			}
 		}
-		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"}, name) {
+		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "IDENTITY_HEADER"}, name) {
 			return true
 		}
 		if strings.HasSuffix(name, "_PROXY") && strings.Contains(value, "@") {

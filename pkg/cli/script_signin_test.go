@@ -15,8 +15,9 @@ import (
 
 // identity certificate FILE [unknown] | file FILE | github: lets the
 // administrator's client sign in so, as an administrator would have prepared
-// it, and writes what goes on the machine. identity app-certificate FILE |
-// remove-app-certificate: the same for the mail application.
+// it, and writes what goes on the machine. identity job | app-service |
+// virtual-machine: the environment that GitHub and Azure give. identity
+// app-certificate FILE | remove-app-certificate: the mail application's.
 func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: identity KIND [FILE]")
@@ -52,6 +53,19 @@ func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
 		token := s.sandbox.OIDCToken(subject, "api://AzureADTokenExchange", time.Hour)
 		s.secrets = append(s.secrets, token)
 		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(token+"\n"), 0o600))
+	case "app-service":
+		_, endpoint, header := s.sandbox.ManagedIdentity()
+		s.secrets = append(s.secrets, header)
+		ts.Setenv("IDENTITY_ENDPOINT", endpoint)
+		ts.Setenv("IDENTITY_HEADER", header)
+	case "virtual-machine":
+		imds, _, _ := s.sandbox.ManagedIdentity()
+		ts.Setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", imds)
+	case "job":
+		url, token := s.sandbox.GitHubOIDC()
+		s.secrets = append(s.secrets, token)
+		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_URL", url)
+		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token)
 	case "github":
 		ts.Check(s.sandbox.AddFederatedCredential(admin, "github", s.sandbox.OIDCIssuer(), s.sandbox.OIDCSubject))
 	default:

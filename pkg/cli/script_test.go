@@ -132,16 +132,7 @@ func setupScript(e *testscript.Env) error {
 	_, client := s.sandbox.MailApp()
 	id, secret := s.sandbox.AdminClient()
 	s.secrets = append(s.secrets, secret)
-	imds, msiEndpoint, msiHeader := s.sandbox.ManagedIdentity()
-	oidcURL, oidcToken := s.sandbox.GitHubOIDC()
-	s.secrets = append(s.secrets, msiHeader, oidcToken)
 	for k, v := range map[string]string{
-		"IMDS":         imds,
-		"MSI_ENDPOINT": msiEndpoint,
-		"MSI_HEADER":   msiHeader,
-		"OIDC_URL":     oidcURL,
-		"OIDC_TOKEN":   oidcToken,
-
 		"ADMIN_CLIENT_ID": id,
 
 		"GORACE":                     quickExit,
