@@ -136,12 +136,19 @@ func TestHookSignInRequired(t *testing.T) {
 			t.Errorf("of another: %+v", list)
 		}
 		// Entra need not have been asked.
-		for i, cause := range []error{&apppassword.SignInError{Profile: "work"}, &apppassword.CertificateError{Expired: time.Now(), Err: errors.New("it has expired")}} {
-			e := refusedBy(gateway.Policy, refusal(&apppassword.RefusedError{Reason: apppassword.SignInAgain, Err: cause}))
-			e.Grant.ID = fmt.Sprint("unasked ", i)
+		for why, cause := range map[apppassword.Refused]error{
+			apppassword.SignInAgain:   &apppassword.SignInError{Profile: "work"},
+			apppassword.TenantRefuses: &apppassword.CertificateError{Expired: time.Now(), Err: errors.New("it has expired")},
+		} {
+			r, ok := errors.AsType[*gateway.Refusal](refusal(&apppassword.RefusedError{Reason: why, Err: cause}))
+			if !ok {
+				t.Fatalf("%v is no refusal", cause)
+			}
+			e := refusedBy(r.Reason, r)
+			e.Grant.ID = string(why)
 			h.observe(e)
 			list := h.queued(onSignInRequired)
-			if len(list) != 1 || (i == 0) != strings.Contains(list[0].event.Fix, "o365pw login") || !strings.Contains(list[0].event.Message, cause.Error()) {
+			if len(list) != 1 || (why == apppassword.SignInAgain) != strings.Contains(list[0].event.Fix, "o365pw login") || !strings.Contains(list[0].event.Message, cause.Error()) {
 				t.Errorf("%v: %+v", cause, list)
 			}
 		}
