@@ -372,34 +372,6 @@ func (m *Manager) refresh(ctx context.Context, si SignIn) (entra.Token, error) {
 	return tok, err
 }
 
-// signIn is the sign-in of that id in the state, nil where there is none.
-func (s *State) signIn(id string) *SignIn {
-	i := slices.IndexFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return &s.SignIns[i]
-}
-
-// putSignIn adds the sign-in or replaces the one of its id.
-func (s *State) putSignIn(si SignIn) {
-	if now := s.signIn(si.ID); now != nil {
-		*now = si
-		return
-	}
-	s.SignIns = append(s.SignIns, si)
-}
-
-func (s *State) removeSignIn(id string) {
-	s.SignIns = slices.DeleteFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
-}
-
-// usesSignIn tells whether a profile or an app password stands on the sign-in.
-func (s *State) usesSignIn(id string) bool {
-	si := s.signIn(id)
-	return si != nil && len(si.Profiles) > 0 || slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.SignIn == id })
-}
-
 // leave takes a profile from the sign-in. The slice may be shared.
 func (si *SignIn) leave(profile string) {
 	si.Profiles = slices.DeleteFunc(slices.Clone(si.Profiles), func(p string) bool { return p == profile })
