@@ -75,6 +75,9 @@ func TestScripts(t *testing.T) {
 			"nosecrets": cmdNoSecrets,
 			"usage":     cmdUsage,
 			"web":       cmdWeb,
+
+			"identity":   cmdIdentity,
+			"powershell": cmdPowerShell,
 		},
 	})
 }
@@ -85,6 +88,8 @@ type scriptKey struct{}
 type script struct {
 	sandbox *sandbox.Server
 	gateway map[string]string // addresses of the gateway the script may start, by protocol
+
+	appCertificate string // key id of the mail application's certificate
 
 	mu       sync.Mutex
 	sessions map[string]*imapSession
@@ -127,7 +132,18 @@ func setupScript(e *testscript.Env) error {
 	_, client := s.sandbox.MailApp()
 	id, secret := s.sandbox.AdminClient()
 	s.secrets = append(s.secrets, secret)
+	imds, msiEndpoint, msiHeader := s.sandbox.ManagedIdentity()
+	oidcURL, oidcToken := s.sandbox.GitHubOIDC()
+	s.secrets = append(s.secrets, msiHeader, oidcToken)
 	for k, v := range map[string]string{
+		"IMDS":         imds,
+		"MSI_ENDPOINT": msiEndpoint,
+		"MSI_HEADER":   msiHeader,
+		"OIDC_URL":     oidcURL,
+		"OIDC_TOKEN":   oidcToken,
+
+		"ADMIN_CLIENT_ID": id,
+
 		"GORACE":                     quickExit,
 		"HOME":                       filepath.Join(e.WorkDir, "home"),
 		"O365PW_CONFIG":              filepath.Join(e.WorkDir, "config.toml"),

@@ -89,12 +89,12 @@ func (e *ServerError) Error() string {
 		fmt.Fprintf(&b, "connect to the %s %s: %v", who, e.Address, e.Err)
 	case e.Step == StepProxy:
 		fmt.Fprintf(&b, "connect to the %s %s through the proxy %s: %v", who, e.Address, e.Proxy, e.Err)
-	case e.Mailbox == "":
+	case e.Err != nil:
 		fmt.Fprintf(&b, "%s %s: %s: %v", who, e.Address, e.Command, e.Err)
-	case e.Reply != "":
-		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
+	case e.Wait > 0 && e.Reply == "":
+		fmt.Fprintf(&b, "%s %s is left alone for %s", who, e.Address, limited(e.Mailbox, 100))
 	default:
-		fmt.Fprintf(&b, "%s %s is not asked for %s", who, e.Address, limited(e.Mailbox, 100))
+		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
 	}
 	if e.Wait > 0 {
 		fmt.Fprintf(&b, ": the upstream throttles this mailbox and asks for %s of rest", e.Wait)
@@ -113,11 +113,12 @@ func (e *ServerError) Unwrap() error { return e.Err }
 type unexpectedError struct {
 	problem string
 	reply   string // fit for a log; empty: no one line of it matters
+	later   bool   // it says that the server does not serve now
 }
 
 // unexpected is the error for an answer that should have been another.
 func unexpected(reply string) error {
-	return &unexpectedError{"unexpected answer", quoted(reply, 200)}
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(reply, 200)}
 }
 
 func (e *unexpectedError) Error() string {
@@ -133,6 +134,9 @@ func (u *upstream) failed(command string, err error) *ServerError {
 	e := &ServerError{Address: u.address, Proxy: u.proxy, Step: u.step, Command: command, Fault: FaultUnreachable, Err: err, gateway: u.gateway}
 	if said, ok := errors.AsType[*unexpectedError](err); ok {
 		e.Fault, e.Reply = FaultUnexpected, said.reply
+		if said.later {
+			e.Fault = FaultTemporary
+		}
 	} else if errors.Is(err, errTooLong) {
 		e.Fault = FaultUnexpected
 	}

@@ -38,10 +38,40 @@ func (c *call) getUser(args []string) (*answer, *graphError) {
 	return c.user(p)
 }
 
-var (
-	userFilter  = regexp.MustCompile(`^(mail|userPrincipalName) eq '((?:[^']|'')*)'$`)
-	proxyFilter = regexp.MustCompile(`^proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\)$`)
-)
+// userTerm is one comparison of a filter on people: by an address or the
+// principal name, or by any of the addresses.
+var userTerm = regexp.MustCompile(
+	`^(?:(mail|userPrincipalName) eq '((?:[^']|'')*)'|proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\))(?: or |$)`)
+
+// parseUserFilter understands such comparisons with "or" between them; nil for
+// any other filter.
+func parseUserFilter(filter string) func(*person) bool {
+	var terms []func(*person) bool
+	text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
+	for rest := filter; ; {
+		m := userTerm.FindStringSubmatch(rest)
+		if m == nil || m[3] != m[4] {
+			return nil
+		}
+		switch m[1] {
+		case "mail":
+			terms = append(terms, func(p *person) bool { return sameFold(p.address, text(m[2])) })
+		case "userPrincipalName":
+			terms = append(terms, func(p *person) bool { return sameFold(p.upn, text(m[2])) })
+		default:
+			terms = append(terms, func(p *person) bool {
+				return sameFold(p.address, text(m[5])) ||
+					slices.ContainsFunc(p.sendAs, func(a string) bool { return sameFold(a, text(m[5])) })
+			})
+		}
+		if !strings.HasSuffix(m[0], " or ") { // a quoted string ends in a quotation mark
+			return func(p *person) bool {
+				return slices.ContainsFunc(terms, func(term func(*person) bool) bool { return term(p) })
+			}
+		}
+		rest = rest[len(m[0]):]
+	}
+}
 
 // listUsers finds people by an address that is not their principal name, too.
 func (c *call) listUsers([]string) (*answer, *graphError) {
@@ -50,18 +80,7 @@ func (c *call) listUsers([]string) (*answer, *graphError) {
 	}
 	match := func(*person) bool { return true }
 	if filter, ok := c.query.filter(); ok {
-		text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
-		m, proxy := userFilter.FindStringSubmatch(filter), proxyFilter.FindStringSubmatch(filter)
-		switch {
-		case m != nil && m[1] == "mail":
-			match = func(p *person) bool { return sameFold(p.address, text(m[2])) }
-		case m != nil:
-			match = func(p *person) bool { return sameFold(p.upn, text(m[2])) }
-		case proxy != nil && proxy[1] == proxy[2]:
-			match = func(p *person) bool {
-				return slices.ContainsFunc(append([]string{p.address}, p.sendAs...), func(a string) bool { return sameFold(a, text(proxy[3])) })
-			}
-		default:
+		if match = parseUserFilter(filter); match == nil {
 			return nil, invalidFilter(filter)
 		}
 	}
