@@ -92,7 +92,8 @@ func signInEvent(e gateway.Event, cause error) hookEvent {
 		v.Number = ee.Number()
 	}
 	if e.Reason == gateway.SignInRequired {
-		v.Mover, v.Fix = "you", "o365pw login"
+		x, _ := explain.Gateway(string(e.Reason))
+		v.Mover, v.Fix = x.Mover, x.Fix
 		what := fmt.Sprintf("The sign-in behind the app password %q has ended", v.AppPassword)
 		if asked {
 			what += ": " + printable(ee.Error())
