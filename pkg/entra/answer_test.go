@@ -144,6 +144,8 @@ func TestIdentity(t *testing.T) {
 		want     Identity
 	}{
 		{"upn", idToken(map[string]any{"upn": "a@b", "name": 5, "oid": []int{1}}), Identity{Username: "a@b"}},
+		{"personal account", idToken(map[string]any{"email": "a@outlook.com", "tid": "9188040d"}), Identity{Username: "a@outlook.com", Email: "a@outlook.com", TenantID: "9188040d"}},
+		{"name before address", idToken(map[string]any{"preferred_username": "a@b", "email": "alice@b"}), Identity{Username: "a@b", Email: "alice@b"}},
 		{"terminal", idToken(map[string]any{"name": "A\x1b]0;x\x07\nB"}), Identity{Name: "A]0;x"}},
 		{"empty", "", Identity{}},
 		{"two parts", "a.b", Identity{}},
@@ -204,7 +206,7 @@ func FuzzIdentity(f *testing.F) {
 	f.Add("..")
 	f.Fuzz(func(t *testing.T, token string) {
 		id := decodeIdentity(token)
-		for _, s := range []string{id.Name, id.Username, id.ObjectID, id.TenantID} {
+		for _, s := range []string{id.Name, id.Username, id.Email, id.ObjectID, id.TenantID} {
 			if strings.ContainsAny(s, "\r\n\x1b\x00") || !utf8.ValidString(s) {
 				t.Errorf("identity %q", s)
 			}

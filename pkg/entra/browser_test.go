@@ -78,7 +78,7 @@ func TestSignInBrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if body := <-page; !strings.Contains(body, "Signed in as &lt;b&gt;alice") || strings.Contains(body, "<script") {
+	if body := <-page; !strings.Contains(body, "as &lt;b&gt;alice&lt;/b&gt;@contoso.com") || strings.Contains(body, "<script") {
 		t.Errorf("page %s", body)
 	}
 	if got.Refresh.Reveal() != "0.r" || got.Identity.Username != "<b>alice</b>@contoso.com" {
@@ -110,11 +110,25 @@ func TestSignInBrowser(t *testing.T) {
 	}
 }
 
-func TestLoginHint(t *testing.T) {
-	address := authorizeURL("https://x/authorize", "http://localhost:1", "s", "v", BrowserSignIn{ClientID: "c", LoginHint: "a&b@c"})
-	u, _ := url.Parse(address)
-	if q := u.Query(); q.Get("login_hint") != "a&b@c" || q.Has("prompt") {
-		t.Errorf("got %s", address)
+func TestAuthorizationRequest(t *testing.T) {
+	claims := `{"access_token":{"nbf":{"essential":true,"value":"1"}}}`
+	for _, tt := range []struct {
+		hint, prompt, claims string
+		want                 string // prompt
+	}{
+		{"", "", "", "select_account"},
+		{"a&b@c", "", "", ""},
+		{"", "consent", claims, "consent"},
+		{"a&b@c", "login", claims, "login"},
+	} {
+		a := authorization{authorize: "https://x/authorize", redirect: "http://localhost:1", state: "s", verifier: "v",
+			clientID: "c", loginHint: tt.hint, prompt: tt.prompt, claims: tt.claims}
+		u, _ := url.Parse(a.address())
+		q := u.Query()
+		if q.Get("login_hint") != tt.hint || q.Has("login_hint") != (tt.hint != "") || q.Get("prompt") != tt.want ||
+			q.Has("prompt") != (tt.want != "") || q.Get("claims") != tt.claims || q.Has("claims") != (tt.claims != "") {
+			t.Errorf("got %s", u)
+		}
 	}
 }
 
@@ -229,23 +243,41 @@ func TestCallbackOnce(t *testing.T) {
 	}
 }
 
-// The page loads nothing, and its style is the one that the policy allows.
-func TestPage(t *testing.T) {
-	w := httptest.NewRecorder()
-	page{200, "<Heading>", "<Text>"}.write(w)
-	body := w.Body.String()
-	style := regexp.MustCompile(`(?s)<style>(.*)</style>`).FindStringSubmatch(body)
-	if style == nil {
-		t.Fatal("no style")
+// A browser that says how it came by the address has to go there as to a page;
+// what it brings otherwise does not use up the answer.
+func TestTopLevelOnly(t *testing.T) {
+	header := func(pairs ...string) http.Header {
+		h := http.Header{}
+		for i := 0; i < len(pairs); i += 2 {
+			h.Set(pairs[i], pairs[i+1])
+		}
+		return h
 	}
-	sum := sha256.Sum256([]byte(style[1]))
-	policy := w.Header().Get("Content-Security-Policy")
-	if !strings.HasPrefix(policy, "default-src 'none'; ") || !strings.Contains(policy, "'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'") {
-		t.Errorf("policy %s", policy)
-	}
-	for _, no := range []string{"<script", "http:", "https:", "url(", "<Heading>", "<Text>", " src=", "<link"} {
-		if strings.Contains(body, no) {
-			t.Errorf("page holds %q", no)
+	navigation := []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	for _, tt := range []struct {
+		name   string
+		header http.Header
+		ok     bool
+	}{
+		{"old browser", nil, true},
+		{"from Entra's page", header(append(navigation, "Sec-Fetch-User", "?1")...), true},
+		{"typed", header("Sec-Fetch-Site", "none", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"), true},
+		{"frame", header("Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"), false},
+		{"object", header("Sec-Fetch-Dest", "object"), false},
+		{"image", header("Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Dest", "image"), false},
+		{"script that fetches", header("Sec-Fetch-Site", "same-site", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"), false},
+		{"a site and no mode", header("Sec-Fetch-Site", "cross-site"), false},
+		{"loaded ahead", header(append(navigation, "Sec-Purpose", "prefetch;prerender")...), false},
+		{"loaded ahead, as before", header("Purpose", "prefetch"), false},
+	} {
+		cb := newTestCallback()
+		cb.finish(Identity{}, nil)
+		r := httptest.NewRequest("GET", "http://localhost:4711/?state=the-state&code=c", nil)
+		r.Header = tt.header
+		w := httptest.NewRecorder()
+		cb.ServeHTTP(w, r)
+		if ok := len(cb.answers) == 1; ok != tt.ok || (w.Code == 200) != tt.ok || !ok && w.Code != http.StatusForbidden {
+			t.Errorf("%s: taken %v, status %d", tt.name, ok, w.Code)
 		}
 	}
 }
@@ -295,6 +327,8 @@ func TestBrowserMisconfigured(t *testing.T) {
 		{Client{Tenant: "x"}, BrowserSignIn{ClientID: "x", Open: open}},
 		{Client{Authority: "https://x", Tenant: "x"}, BrowserSignIn{Open: open}},
 		{Client{Authority: "https://x", Tenant: "x"}, BrowserSignIn{ClientID: "x"}},
+		{Client{Authority: "https://x", Tenant: "x"}, BrowserSignIn{ClientID: "x", Open: open, Claims: "{"}},
+		{Client{Authority: "https://x", Tenant: "x"}, BrowserSignIn{ClientID: "x", Open: open, Prompt: "none"}},
 	} {
 		_, err := c.client.SignInBrowser(t.Context(), c.b)
 		if k := asError(t, err).Kind(); k != Misconfigured {

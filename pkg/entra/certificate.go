@@ -157,12 +157,12 @@ func parseKey(block *pem.Block) (*rsa.PrivateKey, error) {
 			return nil, errors.New("the private key cannot be read")
 		}
 	case "PRIVATE KEY":
-		any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 		if err != nil {
 			return nil, errors.New("the private key cannot be read")
 		}
 		var ok bool
-		if key, ok = any.(*rsa.PrivateKey); !ok {
+		if key, ok = parsed.(*rsa.PrivateKey); !ok {
 			return nil, errors.New("the private key is not an RSA key, and Entra takes no other")
 		}
 	default: // EC PRIVATE KEY, OPENSSH PRIVATE KEY and the like

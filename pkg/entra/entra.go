@@ -13,8 +13,9 @@
 //   - [Client.RefreshStored] keeps a rotated refresh token before anybody gets
 //     to see the access token that came with it.
 //
-// Limits: tokens are opaque here. The signature of an ID token is not checked,
-// so an [Identity] is for display and never a reason to let somebody in.
+// Limits: tokens are opaque here, but for [Peek], which is for diagnosis. The
+// signature of an ID token is not checked, so an [Identity] is for display and
+// never a reason to let somebody in.
 //
 // Sources: RFC 6749 (OAuth 2.0), RFC 7636 (PKCE), RFC 8252 (native apps),
 // RFC 8628 (device code), RFC 7523 (client assertions) and
@@ -47,7 +48,8 @@ type Client struct {
 	Authority string
 
 	// Tenant is a GUID or a verified domain. The sign-in flows also take
-	// "organizations" and "common"; a client secret does not (AADSTS9001023).
+	// "organizations", "common", and "consumers" for personal accounts; a client
+	// secret or assertion does not (AADSTS9001023).
 	Tenant string
 
 	// UserAgent is sent with every request; empty is "o365pw".

@@ -200,7 +200,7 @@ func TestRefreshToken(t *testing.T) {
 	if got.Refresh.Reveal() != "0.rotated" || got.Scope != "Mail.Read" {
 		t.Errorf("got %q, %q", got.Refresh.Reveal(), got.Scope)
 	}
-	if want := (Identity{"Alice", "alice@contoso.com", "o1", "t1"}); got.Identity != want {
+	if want := (Identity{Name: "Alice", Username: "alice@contoso.com", ObjectID: "o1", TenantID: "t1"}); got.Identity != want {
 		t.Errorf("got %+v, want %+v", got.Identity, want)
 	}
 	want := url.Values{"grant_type": {"refresh_token"}, "client_id": {testClient}, "refresh_token": {"0.old"},

@@ -218,15 +218,10 @@ func (m *ManagedIdentity) repeatable(status int) bool {
 	return status == http.StatusTooManyRequests || status >= 500
 }
 
-// until reads a time in seconds since 1970, which some servers send as a
-// string, and gives how long it is until then, [longestLife] at most.
+// until gives how long it is until a time, [longestLife] at most.
 func (m members) until(name string, now time.Time) (time.Duration, bool) {
-	const year2242 = 1 << 33 * time.Second
-	at, ok := m.seconds(name, year2242)
-	if !ok {
-		return 0, false
-	}
-	return max(0, min(time.Unix(0, 0).Add(at).Sub(now), longestLife)), true
+	at, ok := m.time(name)
+	return max(0, min(at.Sub(now), longestLife)), ok
 }
 
 // thisMachine reports whether host is in an address range that never leaves

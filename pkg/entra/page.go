@@ -70,7 +70,7 @@ const pageStyle = `:root{color-scheme:light dark;--ink:#1c1c22;--soft:#5b5b66;--
 	`stroke-width:2.5;stroke-linecap:round;stroke-linejoin:round}` +
 	`.done{color:var(--done)}.failed{color:var(--failed)}.refused{color:var(--refused)}` +
 	`h1{font-size:1.375rem;line-height:1.3;font-weight:600;margin:0}` +
-	`p{margin:.75rem 0 0;overflow-wrap:anywhere}.account{margin-top:.25rem;font-weight:600}.next,.code,footer{color:var(--soft)}` +
+	`p{margin:.75rem 0 0;overflow-wrap:anywhere;text-wrap:balance}.account{margin-top:.25rem;font-weight:600}.next,.code,footer{color:var(--soft)}` +
 	`.code{font:.875rem/1.5 ui-monospace,Consolas,monospace}` +
 	`footer{margin-top:1.75rem;font-size:.8125rem;letter-spacing:.02em}`
 
