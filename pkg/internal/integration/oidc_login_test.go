@@ -22,7 +22,7 @@ import (
 
 // newUser is somebody with o365pw and a configuration whose cloud is at
 // authority, but without mail servers.
-func newUser(t *testing.T, authority string) *lab {
+func newUser(t *testing.T, authority, tenant, clientID string) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir()}
 	l.state = filepath.Join(l.dir, "state")
@@ -40,7 +40,7 @@ imap              = "imaps://127.0.0.1:9"
 pop3              = "pop3s://127.0.0.1:9"
 smtp              = "smtp://127.0.0.1:9"
 exchange_resource = "https://outlook.office365.com"
-`, oidcTenant, publicClient, authority, authority+"/v1.0"))
+`, tenant, clientID, authority, authority+"/v1.0"))
 	l.env = append(l.fileKeychain(),
 		"PATH="+os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8", "HOME="+l.dir, "O365PW_CONFIG="+config, "O365PW_STATE="+l.state)
 	return l
@@ -64,7 +64,7 @@ func (l *lab) browser(open func(address string)) {
 }
 
 func (p *oidcProvider) testLogin(t *testing.T) {
-	l := newUser(t, p.issuer)
+	l := newUser(t, p.issuer, oidcTenant, publicClient)
 	l.browser(func(address string) {
 		page, _, err := newPerson(mailbox).walk(t.Context(), address, "")
 		if err != nil || !strings.Contains(page, "<h1>Signed in</h1>") {
@@ -76,7 +76,7 @@ func (p *oidcProvider) testLogin(t *testing.T) {
 }
 
 func (p *oidcProvider) testLoginPaste(t *testing.T) {
-	l := newUser(t, p.issuer)
+	l := newUser(t, p.issuer, oidcTenant, publicClient)
 	login := l.start(binary, "login", "--paste")
 	login.await("paste it here: ")
 	address := regexp.MustCompile(`(?m)^http://127\.0\.0\.1:\S+$`).FindString(login.out.String())
@@ -90,7 +90,7 @@ func (p *oidcProvider) testLoginPaste(t *testing.T) {
 }
 
 func (p *oidcProvider) testLoginDeviceCode(t *testing.T) {
-	l := newUser(t, p.issuer)
+	l := newUser(t, p.issuer, oidcTenant, publicClient)
 	login := l.start(binary, "login", "--device-code", "--for", "mail")
 	shown := regexp.MustCompile(`open (\S+) and enter the code (\S+)\n`)
 	eventually(t, "the device code", func() bool { return shown.MatchString(login.out.String()) })
@@ -121,26 +121,8 @@ func (l *lab) signedIn(code int, stderr, purpose string) {
 // used up the refresh token, and the keychain. The next login finds that out,
 // and asks the person once.
 func (p *oidcProvider) testLoginKilled(t *testing.T) {
-	upstream, err := url.Parse(p.issuer)
-	must(t, err)
-	proxy := httputil.NewSingleHostReverseProxy(upstream)
-	proxy.ErrorLog = log.New(io.Discard, "", 0) // about the connection that is killed
-	var hold atomic.Bool
-	answered, release := make(chan struct{}), make(chan struct{})
-	proxy.ModifyResponse = func(resp *http.Response) error {
-		if strings.HasSuffix(resp.Request.URL.Path, "/token") && hold.CompareAndSwap(true, false) {
-			if resp.StatusCode != http.StatusOK {
-				t.Errorf("the refresh was answered by %s", resp.Status)
-			}
-			close(answered)
-			<-release
-		}
-		return nil
-	}
-	server := httptest.NewServer(proxy)
-	t.Cleanup(server.Close)
-
-	l := newUser(t, server.URL)
+	g := newGate(t, p.issuer)
+	l := newUser(t, g.address, oidcTenant, publicClient)
 	var opened atomic.Int32
 	l.browser(func(address string) {
 		opened.Add(1)
@@ -150,15 +132,11 @@ func (p *oidcProvider) testLoginKilled(t *testing.T) {
 	})
 	r := l.try("", binary, "login")
 	l.signedIn(r.code, r.stderr, "graph")
-	hold.Store(true)
+	g.close()
 	killed := l.start(binary, "login", "--ensure")
-	select {
-	case <-answered:
-	case <-time.After(time.Minute):
-		t.Errorf("no refresh has come")
-	}
+	g.await(t)
 	killed.kill()
-	close(release)
+	g.open()
 
 	r = l.try("", binary, "login", "--ensure")
 	l.signedIn(r.code, r.stderr, "graph")
@@ -168,7 +146,7 @@ func (p *oidcProvider) testLoginKilled(t *testing.T) {
 }
 
 func (p *oidcProvider) testLoginDeclined(t *testing.T) {
-	l := newUser(t, p.issuer)
+	l := newUser(t, p.issuer, oidcTenant, publicClient)
 	l.browser(func(address string) {
 		page, _, err := declining(mailbox).walk(t.Context(), address, "")
 		if err != nil || !strings.Contains(page, "<h1>Not signed in</h1>") {
@@ -181,5 +159,55 @@ func (p *oidcProvider) testLoginDeclined(t *testing.T) {
 	}
 	if r := l.try("", binary, "login", "--ensure"); r.code != 3 {
 		t.Errorf("after a sign-in that was declined, exit code %d\n%s", r.code, r.stderr)
+	}
+}
+
+// gate is a way to a server on which one answer of its token endpoint can be
+// held back.
+type gate struct {
+	address string
+	closed  atomic.Bool
+	held    chan string // the status of the answer that is held back
+	opened  chan struct{}
+	open    func()
+}
+
+func newGate(t *testing.T, upstream string) *gate {
+	t.Helper()
+	to, err := url.Parse(upstream)
+	must(t, err)
+	g := &gate{held: make(chan string, 1), opened: make(chan struct{})}
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	proxy.ErrorLog = log.New(io.Discard, "", 0) // about connections that end early
+	proxy.ModifyResponse = func(resp *http.Response) error {
+		if strings.HasSuffix(resp.Request.URL.Path, "/token") && g.closed.CompareAndSwap(true, false) {
+			g.held <- resp.Status
+			<-g.opened
+		}
+		return nil
+	}
+	server := httptest.NewServer(proxy)
+	g.address = server.URL
+	t.Cleanup(func() {
+		g.open()
+		server.Close()
+	})
+	return g
+}
+
+// close holds the next answer back until open is called.
+func (g *gate) close() { g.closed.Store(true) }
+
+// await waits until an answer, which has to be a token, is held back.
+func (g *gate) await(t *testing.T) {
+	t.Helper()
+	select {
+	case status := <-g.held:
+		if !strings.HasPrefix(status, "200 ") {
+			t.Fatalf("the token endpoint has answered %s", status)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nobody has asked for a token")
 	}
 }
