@@ -22,8 +22,6 @@ import (
 
 // TestSignInChromium is login with a browser that people use: somebody clicks
 // through the sign-in pages, and ends at the page that o365pw shows.
-//
-// With -artifacts -outputdir DIR, go test keeps pictures of the pages.
 func TestSignInChromium(t *testing.T) {
 	t.Parallel()
 	browser := startChromium(t)
