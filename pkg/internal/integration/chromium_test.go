@@ -58,19 +58,19 @@ type tab struct {
 
 	mu       sync.Mutex
 	requests []request
-	trouble  []string // what the console and the security checks say
+	statuses map[network.RequestID]int64 // of the last answer, also where the page does not get to see it
+	trouble  []string                    // what the console and the security checks say
 }
 
 // request is one that a page has made.
 type request struct {
-	id     network.RequestID
-	url    string
-	status int64 // of the answer, also where the page does not get to see it
+	id  network.RequestID
+	url string
 }
 
 func newTab(t *testing.T, browser context.Context) *tab {
 	t.Helper()
-	b := &tab{t: t}
+	b := &tab{t: t, statuses: map[network.RequestID]int64{}}
 	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
 	b.ctx = ctx
 	t.Cleanup(cancel)
@@ -86,14 +86,9 @@ func (b *tab) note(event any) {
 	defer b.mu.Unlock()
 	switch e := event.(type) {
 	case *network.EventRequestWillBeSent:
-		b.requests = append(b.requests, request{id: e.RequestID, url: e.Request.URL})
-	case *network.EventResponseReceivedExtraInfo:
-		for i := len(b.requests) - 1; i >= 0; i-- { // one that was redirected has its id again
-			if r := &b.requests[i]; r.id == e.RequestID && r.status == 0 {
-				r.status = e.StatusCode
-				break
-			}
-		}
+		b.requests = append(b.requests, request{e.RequestID, e.Request.URL})
+	case *network.EventResponseReceivedExtraInfo: // which may come before the request
+		b.statuses[e.RequestID] = e.StatusCode
 	case *log.EventEntryAdded:
 		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
 			b.trouble = append(b.trouble, fmt.Sprintf("%s %s: %s %s", e.Entry.Source, e.Entry.Level, e.Entry.Text, e.Entry.URL))
@@ -105,6 +100,13 @@ func (b *tab) note(event any) {
 	case *audits.EventIssueAdded:
 		b.trouble = append(b.trouble, fmt.Sprintf("issue: %s", e.Issue.Code))
 	}
+}
+
+// status is that of the answer to a request; 0 where there is none yet.
+func (b *tab) status(r request) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.statuses[r.id]
 }
 
 // noted is what was noted so far.

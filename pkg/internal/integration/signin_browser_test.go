@@ -22,8 +22,6 @@ import (
 
 // TestSignInChromium is login with a browser that people use: somebody clicks
 // through the sign-in pages, and ends at the page that o365pw shows.
-//
-// With -artifacts -outputdir DIR, go test keeps pictures of the pages.
 func TestSignInChromium(t *testing.T) {
 	t.Parallel()
 	browser := startChromium(t)
@@ -209,10 +207,10 @@ func (b *tab) checkStatus(address string, status int64) {
 	eventually(b.t, "the answer to "+address, func() bool {
 		found, _ = b.noted()
 		found = slices.DeleteFunc(found, func(r request) bool { return r.url != address })
-		return len(found) > 0 && found[0].status != 0
+		return len(found) > 0 && b.status(found[0]) != 0
 	})
-	if len(found) != 1 || found[0].status != status {
-		b.t.Errorf("%+v, want one answer of status %d", found, status)
+	if got := b.status(found[0]); len(found) != 1 || got != status {
+		b.t.Errorf("%s: %d requests, answered by %d, want one and %d", address, len(found), got, status)
 	}
 }
 

@@ -5,7 +5,10 @@
 import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:http';
 import { createInterface } from 'node:readline';
-import Provider, { interactionPolicy } from 'oidc-provider';
+
+// Version 9 needs Node.js 20; Debian 12 has 18.
+const old = parseInt(process.versions.node, 10) < 20;
+const { default: Provider, interactionPolicy } = await import(old ? 'oidc-provider-8' : 'oidc-provider');
 
 const input = createInterface({ input: process.stdin });
 input.on('close', () => process.exit());

@@ -3,7 +3,7 @@
 package integration
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/rsa"
 	"crypto/x509"
@@ -165,6 +165,8 @@ type person struct {
 	http *http.Client
 	name string
 	no   bool // declines when asked
+
+	declined bool
 }
 
 // errStopped ends a walk at the address that nobody listens at.
@@ -202,46 +204,60 @@ var (
 // left. It gives the last page, or the address that the browser could not load.
 func (p *person) walk(ctx context.Context, address, userCode string) (page, ended string, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	declined := false
+	if err != nil {
+		return "", "", err
+	}
 	for range 8 {
+		at, body, err := p.load(req)
+		if errors.Is(err, errStopped) {
+			return "", at.String(), nil
+		}
 		if err != nil {
 			return "", "", err
 		}
-		resp, err := p.http.Do(req)
-		if err != nil {
-			if e, ok := errors.AsType[*url.Error](err); ok && errors.Is(err, errStopped) {
-				return "", e.URL, nil
-			}
-			return "", "", err
+		page = body
+		if req, err = p.next(ctx, at, page, userCode); err != nil || req == nil {
+			return page, "", err
 		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if err != nil {
-			return "", "", err
-		}
-		page = string(body)
-		form := formAction.FindStringSubmatch(page)
-		if form == nil || declined {
-			return page, "", nil
-		}
-		at := resp.Request.URL
-		if cancel := cancelLink.FindStringSubmatch(page); cancel != nil && p.no {
-			declined = true
-			req, err = p.request(ctx, http.MethodGet, at, cancel[1], nil)
-			continue
-		}
-		values := url.Values{}
-		for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
-			values.Set(html.UnescapeString(m[1]), html.UnescapeString(m[2]))
-		}
-		for name, value := range map[string]string{"login": p.name, "password": "any", "user_code": userCode} {
-			if strings.Contains(page, `name="`+name+`"`) {
-				values.Set(name, value)
-			}
-		}
-		req, err = p.request(ctx, http.MethodPost, at, form[1], values)
 	}
 	return "", "", fmt.Errorf("the pages have no end; the last is\n%s", page)
+}
+
+// load gets a page, and the address where it is after all redirects.
+func (p *person) load(req *http.Request) (at *url.URL, page string, err error) {
+	resp, err := p.http.Do(req)
+	if e, ok := errors.AsType[*url.Error](err); ok && errors.Is(err, errStopped) {
+		at, parsed := url.Parse(e.URL)
+		return at, "", cmp.Or(parsed, err)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp.Request.URL, string(body), err
+}
+
+// next is what the person does at a page; nil is nothing more.
+func (p *person) next(ctx context.Context, at *url.URL, page, userCode string) (*http.Request, error) {
+	form := formAction.FindStringSubmatch(page)
+	if form == nil || p.declined {
+		return nil, nil
+	}
+	if cancel := cancelLink.FindStringSubmatch(page); cancel != nil && p.no {
+		p.declined = true
+		return p.request(ctx, http.MethodGet, at, cancel[1], nil)
+	}
+	values := url.Values{}
+	for _, m := range hiddenInput.FindAllStringSubmatch(page, -1) {
+		values.Set(html.UnescapeString(m[1]), html.UnescapeString(m[2]))
+	}
+	for name, value := range map[string]string{"login": p.name, "password": "any", "user_code": userCode} {
+		if strings.Contains(page, `name="`+name+`"`) {
+			values.Set(name, value)
+		}
+	}
+	return p.request(ctx, http.MethodPost, at, form[1], values)
 }
 
 func (p *person) request(ctx context.Context, method string, at *url.URL, link string, form url.Values) (*http.Request, error) {
@@ -249,7 +265,7 @@ func (p *person) request(ctx context.Context, method string, at *url.URL, link s
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, to.String(), bytes.NewReader([]byte(form.Encode())))
+	req, err := http.NewRequestWithContext(ctx, method, to.String(), strings.NewReader(form.Encode()))
 	if err == nil && method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
