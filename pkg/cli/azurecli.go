@@ -130,7 +130,7 @@ func azSaid(stderr string) string {
 // azEnviron is an environment without what is secret of this program's, and
 // with what az goes by: its own settings and proxies.
 func azEnviron(environ []string) []string {
-	kept := hookEnviron(environ)
+	kept := childEnviron(environ)
 	for _, v := range environ {
 		name, _, _ := strings.Cut(strings.ToUpper(v), "=")
 		if (strings.HasSuffix(name, "_PROXY") || name == "AZURE_CONFIG_DIR" || name == "AZURE_EXTENSION_DIR") && !slices.Contains(kept, v) {
