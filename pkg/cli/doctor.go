@@ -104,6 +104,7 @@ type doctor struct {
 
 	mu        sync.Mutex
 	principal graph.ServicePrincipal // of check "service-principal"
+	ofToken   string                 // the principal's object id, by the token
 	users     map[string]graph.User  // by address
 }
 
@@ -271,26 +272,32 @@ func (d *doctor) checks() []check {
 
 // fail is a failure by the tables: what err means, and its exit code.
 func (d *doctor) fail(err error, more ...remedy) result {
-	r := result{status: checkFailed, detail: err.Error(), code: advise(err).code, ids: requestIDs(err)}
-	r.remedies = append(more, d.remedies(err)...)
-	return r
+	return d.failFor(err, d.a.valuesFor(err), more...)
+}
+
+// failMail is fail for what was asked with what stands behind app passwords.
+func (d *doctor) failMail(err error) result { return d.failFor(err, d.values("")) }
+
+func (d *doctor) failFor(err error, values map[string]string, more ...remedy) result {
+	return result{status: checkFailed, detail: err.Error(), code: advise(err).code, ids: requestIDs(err),
+		remedies: d.filled(append(more, remediesFor(err)...), values)}
 }
 
 // warning is fail for what does not keep mail from coming.
-func (d *doctor) warning(err error, more ...remedy) result {
-	r := d.fail(err, more...)
+func (d *doctor) warning(err error) result {
+	r := d.fail(err)
 	r.status, r.code = checkWarning, done
 	return r
 }
 
-// remedies are what the tables say of err, with what is known of this profile.
-func (d *doctor) remedies(err error) []remedy {
-	adv := d.a.advise(err)
+// remediesFor are what the tables say of err.
+func remediesFor(err error) []remedy {
+	adv := advise(err)
 	if x, ok := explanationOf(err); ok {
-		if advise(err).hint == x.Hint() {
-			return d.filled(remediesOf(x.Remedies()), d.a.valuesFor(err))
+		if adv.hint == x.Hint() {
+			return remediesOf(x.Remedies())
 		}
-		return []remedy{yours(x.Cause, d.here(adv.hint))}
+		return []remedy{yours(x.Cause, adv.hint)}
 	}
 	if adv.hint == "" {
 		return nil
@@ -338,9 +345,7 @@ func (d *doctor) values(mailbox string) map[string]string {
 		v["CLIENT_ID"], v["TENANT"] = inAnyShell(d.subject.ClientID), inAnyShell(d.subject.Tenant)
 		v["NAME"] = asArgument(d.subject.Name)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	v["OBJECT_ID"], v["ADDRESS"], v["ACCOUNT"] = inAnyShell(d.principal.ID), inAnyShell(mailbox), inAnyShell(d.mailSignIn.Username)
+	v["OBJECT_ID"], v["ADDRESS"], v["ACCOUNT"] = inAnyShell(d.principalID()), inAnyShell(mailbox), inAnyShell(d.mailSignIn.Username)
 	return v
 }
 

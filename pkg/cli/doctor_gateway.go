@@ -37,8 +37,8 @@ func (d *doctor) gatewayChecks() []check {
 	for _, m := range d.mailboxes {
 		for _, p := range d.allow {
 			list = append(list, check{id: "gateway-" + p + " " + m, title: strings.ToUpper(p) + " at the gateway, " + m,
-				needs: []string{"gateway", "gateway-certificate", "app-password"}, after: []string{p + " " + m},
-				run: func(ctx context.Context) result { return d.gatewaySignIn(ctx, gateway.Protocol(p), m) }})
+				needs: []string{"gateway", "gateway-certificate", "app-password", p + " " + m},
+				run:   func(ctx context.Context) result { return d.gatewaySignIn(ctx, gateway.Protocol(p), m) }})
 		}
 	}
 	return list
@@ -208,19 +208,15 @@ func (d *doctor) gatewaySignIn(ctx context.Context, p gateway.Protocol, mailbox 
 	if !ok || e.Reply == "" {
 		return r
 	}
-	r.remedies = nil
-	for _, x := range explain.Find(e.Reply) {
-		if x.Kind != explain.OfGateway && x.Kind != explain.OfExchange {
-			continue
-		}
-		topics := []explain.Topic{}
-		if x.Kind == explain.OfExchange {
-			topics = d.ruledOut(p, mailbox)
-		}
-		r.remedies = append(r.remedies, remediesOf(x.Without(topics...))...)
-		break
+	found := slices.DeleteFunc(explain.Find(e.Reply), func(x explain.Explanation) bool { return x.Kind != explain.OfGateway && x.Kind != explain.OfExchange })
+	if len(found) == 0 {
+		return r
 	}
-	if len(d.subject.Networks) > 0 && slices.ContainsFunc(r.remedies, func(m remedy) bool { return strings.Contains(m.cause, "network") }) {
+	r.remedies = remediesOf(found[0].Remedies())
+	if found[0].Code == "asks for a pause" {
+		r.status, r.code = checkWarning, done
+	}
+	if found[0].Code == "network-not-allowed" {
 		r.detail += "; this machine is not in its networks, which says nothing of those that are"
 		r.status, r.code = checkWarning, done
 	}

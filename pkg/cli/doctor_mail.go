@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,12 +87,15 @@ func (d *doctor) exchangeToken(ctx context.Context) result {
 		return skipped("there is no app password here to get one by; make one: o365pw create")
 	}
 	if err != nil {
-		r := d.fail(err)
-		r.remedies = d.filled(r.remedies, d.values(""))
-		return r
+		return d.failMail(err)
 	}
 	d.token = tok.Access
 	d.claims, d.readable = entra.Peek(tok.Access)
+	if !d.delegated() {
+		d.mu.Lock()
+		d.ofToken = d.claims.ObjectID
+		d.mu.Unlock()
+	}
 	if d.delegated() && d.claims.Username != "" {
 		by += ", for " + d.claims.Username
 	}
@@ -186,7 +190,7 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 		r.status, r.code = checkWarning, done
 		r.remedies = remediesOf(x.Remedies())
 		if x.Code == "" {
-			r.remedies = d.remedies(err)
+			r.remedies = remediesFor(e)
 		}
 		return r
 	case gateway.FaultSMTPAuthOff:
@@ -202,7 +206,7 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 		}
 		r.remedies = d.notLetIn(p, mailbox)
 	default:
-		return d.fail(err)
+		return d.fail(e)
 	}
 	if other := d.otherName(ctx, p, mailbox); other != "" {
 		r.remedies = append([]remedy{yours("the mailbox opens by the user principal name "+other+", and not by this address", "o365pw create --mailbox "+shellQuote(other))}, r.remedies...)
@@ -327,8 +331,10 @@ func (d *doctor) unlicensed(mailbox string) bool {
 	return known && !u.HasExchangePlan()
 }
 
+// principalID is the object id of the service principal: by Graph, else by the
+// application's own token.
 func (d *doctor) principalID() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.principal.ID
+	return cmp.Or(d.principal.ID, d.ofToken)
 }

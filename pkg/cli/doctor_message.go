@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/explain"
@@ -19,18 +18,24 @@ func (d *doctor) administratorMessage(checks []check, results []result) string {
 	n := 0
 	powerShell := false
 	for i, r := range results {
-		if r.status != checkFailed {
+		if r.status != checkFailed || len(r.remedies) == 0 || r.remedies[0].mover != explain.Administrator {
 			continue
 		}
-		theirs := slices.DeleteFunc(slices.Clone(r.remedies), func(m remedy) bool { return m.mover != explain.Administrator })
-		key := fmt.Sprint(theirs)
-		if len(theirs) == 0 || len(r.remedies) > 0 && r.remedies[0].mover != explain.Administrator || told[key] {
-			continue
-		}
-		told[key] = true
 		n++
 		fmt.Fprintf(&wrong, "%d. %s: %s\n", n, printable(checks[i].title), printable(r.detail))
-		if len(theirs) > 1 {
+		var theirs []remedy
+		for _, m := range r.remedies {
+			key := m.cause + strings.Join(m.fix, "\n")
+			if m.mover == explain.Administrator && !told[key] {
+				told[key] = true
+				theirs = append(theirs, m)
+			}
+		}
+		switch len(theirs) {
+		case 0:
+			wrong.WriteString("   - the same as before\n")
+		case 1:
+		default:
 			wrong.WriteString("   What it can be, in the order to look:\n")
 		}
 		for _, m := range theirs {

@@ -61,7 +61,7 @@ func (d *doctor) targets() []target {
 func (d *doctor) networkChecks() []check {
 	var list []check
 	for _, t := range d.targets() {
-		c := check{id: t.id, title: t.title, needs: []string{"configuration"}, after: []string{"keychain"}}
+		c := check{id: t.id, title: t.title, needs: []string{"configuration"}, after: []string{"keychain"}, limit: 2 * connectLimit}
 		switch t.id {
 		case "entra":
 			c.run = func(ctx context.Context) result { return d.reachHTTP(ctx, t, &d.discovery) }
@@ -182,8 +182,11 @@ func (d *doctor) reachMail(ctx context.Context, p gateway.Protocol) result {
 	if ok && e.Step == gateway.StepAuth && e.Reply == "" && e.Fault == gateway.FaultRefused {
 		return passed("%s answers, with a good certificate", req.Upstream.Address)
 	}
-	if ok && e.Step == gateway.StepTLS {
-		return d.fail(&reachError{e.Address, err})
+	switch {
+	case ok && e.Step == gateway.StepTLS:
+		return d.fail(&reachError{e.Address, e.Err})
+	case ok:
+		return d.fail(e)
 	}
 	return d.fail(err)
 }

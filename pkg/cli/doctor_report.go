@@ -57,9 +57,32 @@ func writeReport(file string, text []byte) error {
 // report is what was found without what tells whose it is.
 func (d *doctor) report(f findings) []byte {
 	var b strings.Builder
+	b.WriteString(reportMark)
 	fmt.Fprintf(&b, "o365pw %s (%s/%s), %s\n\n", version(), runtime.GOOS, runtime.GOARCH, d.a.Now().UTC().Format(time.RFC3339))
-	b.WriteString(findingsText(f, func(_, text string) string { return text }))
-	return []byte(reportMark + d.masker(f.ids).mask(b.String()))
+	b.WriteString(findingsText(f.masked(d.masker(f.ids)), func(_, text string) string { return text }))
+	return []byte(b.String())
+}
+
+// masked is f with all of its texts masked.
+func (f findings) masked(m *masker) findings {
+	fix := func(r findingFix) findingFix {
+		out := findingFix{Cause: m.mask(r.Cause), Mover: r.Mover}
+		for _, line := range r.Fix {
+			out.Fix = append(out.Fix, m.mask(line))
+		}
+		return out
+	}
+	checks := slices.Clone(f.Checks)
+	for i, c := range checks {
+		first := fix(findingFix{c.Cause, c.Mover, c.Fix})
+		checks[i].Title, checks[i].Detail, checks[i].Cause, checks[i].Fix = m.mask(c.Title), m.mask(c.Detail), first.Cause, first.Fix
+		checks[i].More = nil
+		for _, r := range c.More {
+			checks[i].More = append(checks[i].More, fix(r))
+		}
+	}
+	f.Checks, f.Message = checks, m.mask(f.Message)
+	return f
 }
 
 // masker puts words in place of what tells whose a report is: the same word for

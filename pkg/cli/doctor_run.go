@@ -1,9 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,8 +42,9 @@ type result struct {
 // check is one thing that doctor looks at.
 type check struct {
 	id, title string
-	needs     []string // ids of checks without which it has no meaning
-	after     []string // ids of checks that come first, however they end
+	needs     []string      // ids of checks without which it has no meaning
+	after     []string      // ids of checks that come first, however they end
+	limit     time.Duration // 0: checkLimit
 	run       func(ctx context.Context) result
 }
 
@@ -101,7 +104,7 @@ func runChecks(ctx context.Context, checks []check, began func(c check)) []resul
 					return skipped("interrupted")
 				}
 				began(c)
-				limited, cancel := context.WithTimeout(ctx, checkLimit)
+				limited, cancel := context.WithTimeout(ctx, cmp.Or(c.limit, checkLimit))
 				defer cancel()
 				return c.run(limited)
 			}()
@@ -148,7 +151,7 @@ func skipped(format string, args ...any) result {
 func remediesOf(list []explain.Remedy) []remedy {
 	var out []remedy
 	for _, r := range list {
-		out = append(out, remedy{r.Cause, r.Mover, []string{r.Fix}})
+		out = append(out, remedy{r.Cause, r.Mover, []string{strings.TrimPrefix(r.Fix, "run: ")}})
 	}
 	return out
 }
