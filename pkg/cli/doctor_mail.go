@@ -255,6 +255,9 @@ func (d *doctor) ruledOut(p gateway.Protocol, mailbox string) []explain.Topic {
 	}
 	if d.delegated() {
 		out = append(out, explain.ObjectID, explain.Role, explain.ScopedRole, explain.FullAccess)
+		if d.own(mailbox) {
+			out = append(out, explain.PersonRights)
+		}
 	} else {
 		out = append(out, explain.PersonRights)
 		if slices.Contains(d.claims.Roles, permissionsFor[string(p)].role) {
@@ -286,12 +289,27 @@ func (d *doctor) notLetIn(p gateway.Protocol, mailbox string) []remedy {
 		online, _ := explain.Exchange("authenticated but not connected")
 		return remediesOf(append(online.Only(explain.MailboxOnline), x.Without(d.ruledOut(p, mailbox)...)...))
 	}
+	if d.delegated() {
+		return remediesOf(d.personFirst(x, d.ruledOut(p, mailbox)))
+	}
 	list := remediesOf(x.Without(d.ruledOut(p, mailbox)...))
-	if registered := x.Only(explain.ObjectID); !d.delegated() && d.principalID() != "" {
+	if registered := x.Only(explain.ObjectID); d.principalID() != "" {
 		i := slices.IndexFunc(list, func(r remedy) bool { return r.cause == registered[0].Cause })
 		list[i].fix = d.registerAnew()
 	}
 	return list
+}
+
+// personFirst is what is left of x, with the rights of whoever signed in first.
+func (d *doctor) personFirst(x explain.Explanation, out []explain.Topic) []explain.Remedy {
+	return append(slices.DeleteFunc(x.Only(explain.PersonRights), func(explain.Remedy) bool { return slices.Contains(out, explain.PersonRights) }),
+		x.Without(append(out, explain.PersonRights)...)...)
+}
+
+// own tells that the mailbox is that of whoever signed in, as far as names
+// tell.
+func (d *doctor) own(mailbox string) bool {
+	return strings.EqualFold(mailbox, d.mailSignIn.Username) || strings.EqualFold(mailbox, d.claims.Username)
 }
 
 // registerAnew has Exchange know the service principal by the right object id.
@@ -313,8 +331,7 @@ func (d *doctor) registerAnew() []string {
 func (d *doctor) notConnected(p gateway.Protocol, mailbox string) []remedy {
 	x, _ := explain.Exchange("authenticated but not connected")
 	list := x.Without(d.ruledOut(p, mailbox)...)
-	if d.delegated() {
-		of, _ := explain.Exchange(permissionsFor[string(p)].refusal)
+	if of, _ := explain.Exchange(permissionsFor[string(p)].refusal); d.delegated() && !d.own(mailbox) {
 		list = append(of.Only(explain.PersonRights), list...)
 	}
 	if d.unlicensed(mailbox) {

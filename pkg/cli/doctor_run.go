@@ -91,8 +91,12 @@ func runChecks(ctx context.Context, checks []check, began func(c check)) []resul
 				}
 				mu.Lock()
 				for _, id := range c.needs {
-					if j, ok := at[id]; ok && settled[j].stops() {
+					j, ok := at[id]
+					if !ok || settled[j].stops() {
 						mu.Unlock()
+						if !ok {
+							return skipped("there is none in this cloud")
+						}
 						return skipped("needs %q", checks[j].title)
 					}
 				}

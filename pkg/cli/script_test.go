@@ -75,6 +75,8 @@ func TestScripts(t *testing.T) {
 			"nosecrets": cmdNoSecrets,
 			"usage":     cmdUsage,
 			"web":       cmdWeb,
+
+			"powershell": cmdPowerShell,
 		},
 	})
 }
@@ -92,7 +94,10 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}, sessions: map[string]*imapSession{}}
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"},
+		Mailboxes: append(sandbox.DefaultMailboxes(),
+			sandbox.Mailbox{Address: "carol@contoso.com", UPN: "carol.miller@contoso.com", OnlyByUPN: true},
+			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})}, sessions: map[string]*imapSession{}}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}
@@ -342,5 +347,22 @@ func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "%s", b)
 	if got := fmt.Sprint(resp.StatusCode); got != args[0] {
 		ts.Fatalf("HTTP status %s, want %s: %s", got, args[0], b)
+	}
+}
+
+// powershell LINE... | FILE runs Exchange Online PowerShell as an administrator
+// would. The file may be stdout.
+func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) == 0 {
+		ts.Fatalf("usage: powershell LINE... | FILE")
+	}
+	lines := strings.Join(args, "\n")
+	if !strings.Contains(lines, " ") {
+		lines = ts.ReadFile(lines)
+	}
+	out, err := of(ts).sandbox.PowerShell(lines)
+	fmt.Fprint(ts.Stdout(), out)
+	if (err == nil) == neg {
+		ts.Fatalf("PowerShell: %v", err)
 	}
 }

@@ -43,6 +43,37 @@ var (
 	proxyFilter = regexp.MustCompile(`^proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\)$`)
 )
 
+// personFilter understands one condition on people; nil: none that is known.
+func personFilter(filter string) func(*person) bool {
+	text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
+	m, proxy := userFilter.FindStringSubmatch(filter), proxyFilter.FindStringSubmatch(filter)
+	switch {
+	case m != nil && m[1] == "mail":
+		return func(p *person) bool { return sameFold(p.address, text(m[2])) }
+	case m != nil:
+		return func(p *person) bool { return sameFold(p.upn, text(m[2])) }
+	case proxy != nil && proxy[1] == proxy[2]:
+		return func(p *person) bool {
+			return slices.ContainsFunc(append([]string{p.address}, p.sendAs...), func(a string) bool { return sameFold(a, text(proxy[3])) })
+		}
+	}
+	return nil
+}
+
+// alternatives are the parts of a filter between its ors, those in quotes left
+// alone.
+func alternatives(filter string) []string {
+	var parts []string
+	from := 0
+	for i := range len(filter) {
+		if strings.HasPrefix(filter[i:], " or ") && strings.Count(filter[:i], "'")%2 == 0 {
+			parts = append(parts, filter[from:i])
+			from = i + len(" or ")
+		}
+	}
+	return append(parts, filter[from:])
+}
+
 // listUsers finds people by an address that is not their principal name, too.
 func (c *call) listUsers([]string) (*answer, *graphError) {
 	if !c.may(readUsers, readUsers) || c.token.person != nil && c.token.person.personal {
@@ -50,19 +81,16 @@ func (c *call) listUsers([]string) (*answer, *graphError) {
 	}
 	match := func(*person) bool { return true }
 	if filter, ok := c.query.filter(); ok {
-		text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
-		m, proxy := userFilter.FindStringSubmatch(filter), proxyFilter.FindStringSubmatch(filter)
-		switch {
-		case m != nil && m[1] == "mail":
-			match = func(p *person) bool { return sameFold(p.address, text(m[2])) }
-		case m != nil:
-			match = func(p *person) bool { return sameFold(p.upn, text(m[2])) }
-		case proxy != nil && proxy[1] == proxy[2]:
-			match = func(p *person) bool {
-				return slices.ContainsFunc(append([]string{p.address}, p.sendAs...), func(a string) bool { return sameFold(a, text(proxy[3])) })
+		var parts []func(*person) bool
+		for _, part := range alternatives(filter) {
+			one := personFilter(part)
+			if one == nil {
+				return nil, invalidFilter(filter)
 			}
-		default:
-			return nil, invalidFilter(filter)
+			parts = append(parts, one)
+		}
+		match = func(p *person) bool {
+			return slices.ContainsFunc(parts, func(one func(*person) bool) bool { return one(p) })
 		}
 	}
 	var list []entry

@@ -387,6 +387,7 @@ func TestUsers(t *testing.T) {
 	for filter, want := range map[string]int{
 		"mail eq 'alice@contoso.com'": 1, "mail eq 'carol@outlook.com'": 0, "userPrincipalName eq 'a.smith@contoso.onmicrosoft.com'": 1,
 		"proxyAddresses/any(x:x eq 'smtp:sales@contoso.com')": 1, "proxyAddresses/any(x:x eq 'SMTP:alice@contoso.com')": 1, "mail eq 'o''hara'": 0,
+		"mail eq 'nobody@contoso.com' or proxyAddresses/any(p:p eq 'smtp:alice@contoso.com')": 1, "mail eq 'x or mail eq y'": 0,
 	} {
 		r := must(t, s, bearer, "GET", "/users?$select=id&$filter="+url.QueryEscape(filter), "", 200)
 		if got := r.body["value"].([]any); len(got) != want {
