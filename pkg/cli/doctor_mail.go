@@ -208,9 +208,7 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	default:
 		return d.fail(e)
 	}
-	if other := d.otherName(ctx, p, mailbox); other != "" {
-		r.remedies = append([]remedy{yours("the mailbox opens by the user principal name "+other+", and not by this address", "o365pw create --mailbox "+shellQuote(other))}, r.remedies...)
-	}
+	r.remedies = d.withOtherName(ctx, r.remedies, p, mailbox)
 	r.remedies = d.filled(r.remedies, d.values(mailbox))
 	return r
 }
@@ -230,21 +228,25 @@ func bareReply(e *gateway.ServerError) string {
 	return bare.Error()
 }
 
-// otherName is the user principal name of the mailbox's owner, where that
+// withOtherName adds the user principal name of the mailbox's owner, where that
 // opens it.
-func (d *doctor) otherName(ctx context.Context, p gateway.Protocol, mailbox string) string {
+func (d *doctor) withOtherName(ctx context.Context, list []remedy, p gateway.Protocol, mailbox string) []remedy {
+	opens := func(name string) bool {
+		return name != "" && !strings.EqualFold(name, mailbox) && d.try(ctx, p, name) == nil
+	}
 	d.mu.Lock()
-	names := []string{d.users[mailbox].UserPrincipalName}
+	upn := d.users[mailbox].UserPrincipalName
 	d.mu.Unlock()
-	if d.delegated() && len(d.mailboxes) == 1 {
-		names = append(names, d.claims.Username, d.mailSignIn.Username)
+	if opens(upn) {
+		other := yours("the mailbox opens by the user principal name "+upn+", and not by this address", "o365pw create --mailbox "+shellQuote(upn))
+		return append([]remedy{other}, list...)
 	}
-	for _, name := range distinct(names) {
-		if name != "" && !strings.EqualFold(name, mailbox) && d.try(ctx, p, name) == nil {
-			return name
-		}
+	// Whether the address is of the person who signed in, nobody has said.
+	if name := cmp.Or(d.claims.Username, d.mailSignIn.Username); d.delegated() && upn == "" && opens(name) {
+		other := yours("the mailbox of the person who signed in opens by the name "+name+", which is the one to use where this address is theirs", "o365pw create --mailbox "+shellQuote(name))
+		return slices.Insert(list, min(1, len(list)), other)
 	}
-	return ""
+	return list
 }
 
 // ruledOut are the causes that what was found before leaves out.
@@ -290,7 +292,7 @@ func (d *doctor) notLetIn(p gateway.Protocol, mailbox string) []remedy {
 		return remediesOf(append(online.Only(explain.MailboxOnline), x.Without(d.ruledOut(p, mailbox)...)...))
 	}
 	if d.delegated() {
-		return remediesOf(d.personFirst(x, d.ruledOut(p, mailbox)))
+		return remediesOf(personFirst(x, d.ruledOut(p, mailbox)))
 	}
 	list := remediesOf(x.Without(d.ruledOut(p, mailbox)...))
 	if registered := x.Only(explain.ObjectID); d.principalID() != "" {
@@ -301,9 +303,13 @@ func (d *doctor) notLetIn(p gateway.Protocol, mailbox string) []remedy {
 }
 
 // personFirst is what is left of x, with the rights of whoever signed in first.
-func (d *doctor) personFirst(x explain.Explanation, out []explain.Topic) []explain.Remedy {
-	return append(slices.DeleteFunc(x.Only(explain.PersonRights), func(explain.Remedy) bool { return slices.Contains(out, explain.PersonRights) }),
-		x.Without(append(out, explain.PersonRights)...)...)
+func personFirst(x explain.Explanation, out []explain.Topic) []explain.Remedy {
+	rights := func(r explain.Remedy) bool { return r.About(explain.PersonRights) }
+	left := x.Without(out...)
+	if i := slices.IndexFunc(left, rights); i > 0 {
+		left = slices.Concat(left[i:i+1], left[:i], left[i+1:])
+	}
+	return left
 }
 
 // own tells that the mailbox is that of whoever signed in, as far as names
