@@ -297,7 +297,10 @@ func remediesFor(err error) []remedy {
 		if adv.hint == x.Hint() {
 			return remediesOf(x.Remedies())
 		}
-		return []remedy{yours(x.Cause, adv.hint)}
+		// What was being done has a way of its own; where that fails, the next
+		// move may be somebody else's.
+		theirs := slices.DeleteFunc(x.Remedies(), func(r explain.Remedy) bool { return r.Mover != explain.Administrator })
+		return append([]remedy{yours(x.Cause, adv.hint)}, remediesOf(theirs)...)
 	}
 	if adv.hint == "" {
 		return nil
