@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
@@ -99,8 +101,12 @@ func (d *doctor) masker(kept []string) *masker {
 	if name, err := os.Hostname(); err == nil {
 		m.hide("host", name)
 	}
-	if home, err := os.UserHomeDir(); err == nil {
-		m.known[strings.ToLower(home)] = "HOME"
+	m.path("HOME", cmp.Or(d.a.Getenv("HOME"), d.a.Getenv("USERPROFILE")))
+	if dir, err := config.StateDir(d.a.Getenv); err == nil {
+		m.path("STATE", dir)
+	}
+	if file, err := config.ConfigPath(d.a.configPath, d.a.Getenv); err == nil {
+		m.path("CONFIG", filepath.Dir(file))
 	}
 	m.hide("user", cmp.Or(d.a.Getenv("USER"), d.a.Getenv("USERNAME")))
 	if d.session == nil {
@@ -155,6 +161,13 @@ func (m *masker) hide(kind, text string) {
 	}
 	m.count[kind]++
 	m.known[text] = fmt.Sprintf("%s-%d", kind, m.count[kind])
+}
+
+// path gives a folder a word, unless it is the root.
+func (m *masker) path(word, folder string) {
+	if folder = filepath.Clean(folder); len(folder) > 1 {
+		m.known[strings.ToLower(folder)] = word
+	}
 }
 
 // host hides a name that is neither Microsoft's nor that of every machine.
@@ -217,6 +230,9 @@ func (m *masker) domain(name string) string {
 		word += fmt.Sprint(n)
 	}
 	m.known[name] = word + rest
+	if m.known[label] == "" && len(label) > 3 {
+		m.known[label] = word // as in the name of the organisation
+	}
 	return m.known[name]
 }
 
@@ -226,12 +242,17 @@ var (
 	anIPv4    = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b`)
 	anIPv6    = regexp.MustCompile(`\[?[0-9a-fA-F]{0,4}(?::[0-9a-fA-F]{0,4}){2,7}(?:%[\w.-]+)?\]?`)
 	aTenant   = regexp.MustCompile(`(?i)[a-z0-9-]+\.onmicrosoft\.com`)
-	userInfo  = regexp.MustCompile(`//[^/\s@"]+@`)
+	// What Entra tells of the tenant and the application in its errors.
+	aName    = regexp.MustCompile(`(tenant named |in the directory '|'\()([^'.)]+)`)
+	userInfo = regexp.MustCompile(`//[^/\s@"]+@`)
 )
 
 // mask takes everything out of a text that is known, or looks like it.
 func (m *masker) mask(text string) string {
 	text = userInfo.ReplaceAllString(text, "//")
+	for _, found := range aName.FindAllStringSubmatch(text, -1) {
+		m.hide("name", found[2])
+	}
 	// First what has a form, in the order in which it stands, so that parts of
 	// it are not taken for something else.
 	text = anAddress.ReplaceAllStringFunc(text, m.address)
