@@ -148,7 +148,10 @@ func (d *doctor) gatewayCertificate(ctx context.Context) result {
 			err = leaf.VerifyHostname(clientHost(host))
 		}
 		if err != nil {
-			fix := yours("mail programs will not accept it as it is", "set tls_cert and tls_key in [gateway] to a certificate for "+clientHost(host)+" that is good, or leave both out", "o365pw serve --stop", "o365pw serve")
+			fix := yours("mail programs will not accept it as it is", "o365pw serve --stop", "o365pw serve")
+			if d.session.gateway.TLSCert != "" {
+				fix.fix = []string{"set tls_cert and tls_key in [gateway] to a certificate for " + clientHost(host) + " that is good, and reload the gateway (SIGHUP)"}
+			}
 			return result{status: checkFailed, code: wrongUsage, detail: fmt.Sprintf("%s: %v", p, err), remedies: []remedy{fix}}
 		}
 		ends = leaf.NotAfter

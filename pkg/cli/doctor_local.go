@@ -21,7 +21,7 @@ func (d *doctor) localChecks() []check {
 	list := []check{
 		{id: "configuration", title: "Configuration", run: d.configuration},
 		{id: "state", title: "State folder", run: d.stateFolder},
-		{id: "keychain", title: "Keychain", needs: []string{"configuration", "state"}, run: d.keychain},
+		{id: "keychain", title: "Keychain", needs: []string{"configuration", "state"}, limit: passphraseLimit, run: d.keychain},
 		{id: "proxy", title: "Proxy", needs: []string{"configuration"}, run: d.proxy},
 	}
 	if d.session != nil {
@@ -29,6 +29,9 @@ func (d *doctor) localChecks() []check {
 	}
 	return list
 }
+
+// passphraseLimit leaves a person the time to type the keychain's passphrase.
+const passphraseLimit = 2 * time.Minute
 
 func (d *doctor) configuration(context.Context) result {
 	if d.openErr != nil {

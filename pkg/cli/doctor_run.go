@@ -107,7 +107,9 @@ func runChecks(ctx context.Context, checks []check, began func(c check)) []resul
 				case <-ctx.Done():
 					return skipped("interrupted")
 				}
-				began(c)
+				if ctx.Err() == nil {
+					began(c)
+				}
 				limited, cancel := context.WithTimeout(ctx, cmp.Or(c.limit, checkLimit))
 				defer cancel()
 				return c.run(limited)

@@ -1,5 +1,3 @@
-//go:build unix
-
 package cli_test
 
 import (
@@ -377,4 +375,40 @@ func TestDoctorReportHoldsNothing(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestDoctorGatewayCertificate: the gateway's certificate, good and ended, and a
+// protocol that it does not listen for.
+func TestDoctorGatewayCertificate(t *testing.T) {
+	t.Parallel()
+	m := newDoctorMachine(t)
+	password := strings.TrimSpace(m.run("create", "one"))
+	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"\"\nsmtp = \"\"\n")
+	ctx, stop := context.WithCancel(t.Context())
+	l := &log{}
+	ended := make(chan struct{})
+	env := map[string]string{}
+	for _, pair := range m.env {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	go func() {
+		defer close(ended)
+		cli.Main(ctx, cli.Env{Args: []string{"serve"}, Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: l,
+			Getenv: func(name string) string { return env[name] }, Now: time.Now, ScryptWorkFactor: 10})
+	}()
+	defer func() { stop(); <-ended }()
+	addr := l.await(t, `imap on (127\.0\.0\.1:\d+)`)[1]
+	if s, err := openPlain(addr, password); err != nil {
+		t.Fatal(err)
+	} else {
+		s.conn.Close()
+	}
+	code, out := m.inProcess(t.Context(), 0, nil, "doctor", "one")
+	wants(t, out, `^ok    Gateway's certificate `, `^ok    IMAP at the gateway, alice@contoso.com `, `^FAIL  SMTP at the gateway, .*nothing listens for smtp`)
+	if code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	_, out = m.inProcess(t.Context(), 800*24*time.Hour, nil, "doctor")
+	wants(t, out, `^FAIL  Gateway's certificate +imap: .*expired`, `to mend it: o365pw serve --stop$`)
 }
