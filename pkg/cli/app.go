@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/term"
@@ -71,8 +72,12 @@ type app struct {
 
 	log      *slog.Logger // what --verbose shows goes here; nil: to stderr as text
 	progress *progress
-	warnings []string // held back for the error object under -o json
 	tokens   []*entra.Cache
+
+	entraWait time.Duration // MaxWait of the clients of Entra
+
+	warningsMu sync.Mutex
+	warnings   []string // held back for the error object under -o json
 }
 
 // settleLimit is how long an interrupted command waits for a token request
@@ -126,6 +131,8 @@ func (a *app) note(format string, args ...any) {
 func (a *app) warn(format string, args ...any) {
 	msg := printable(fmt.Sprintf(format, args...))
 	if a.structured() {
+		a.warningsMu.Lock()
+		defer a.warningsMu.Unlock()
 		a.warnings = append(a.warnings, msg)
 		return
 	}

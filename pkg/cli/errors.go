@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -187,6 +188,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*entra.Error](err); ok {
 		return adviseEntra(e)
 	}
+	if a, ok := adviseReach(err); ok {
+		return a
+	}
 	if e, ok := errors.AsType[*audit.BrokenError](err); ok {
 		return advice{failed, brokenHint(e)}
 	}
@@ -320,14 +324,20 @@ func adviseAzureCLI(e *azureCLIError) advice {
 	return advice{signInRequired, "see whether az works by itself: az account get-access-token --tenant " + shellQuote(e.tenant)}
 }
 
-func adviseGraph(e *graph.Error) advice {
+// explainGraph is by code, else by HTTP status, which says less.
+func explainGraph(e *graph.Error) (explain.Explanation, bool) {
 	x, ok := explain.Graph(e.Code)
 	if !ok {
 		x, ok = explain.Graph(strconv.Itoa(e.Status))
 	}
 	if !ok && e.Temporary() {
-		x, _ = explain.Exit(int(unavailable))
+		x, ok = explain.Exit(int(unavailable))
 	}
+	return x, ok
+}
+
+func adviseGraph(e *graph.Error) advice {
+	x, _ := explainGraph(e)
 	switch {
 	case e.IsUnauthorized():
 		return advice{signInRequired, x.Hint()}
@@ -366,6 +376,31 @@ func adviseEntra(e *entra.Error) advice {
 		x, _ = explain.Exit(int(code))
 	}
 	return advice{code, x.Hint()}
+}
+
+// adviseReach is for servers that were tried, not asked for something.
+func adviseReach(err error) (advice, bool) {
+	later, _ := explain.Exit(int(unavailable))
+	if _, ok := foreignIssuer(err); ok {
+		return advice{wrongUsage, "if the certificate is your network's (TLS inspection) or your own authority's, name a PEM file with it: SSL_CERT_FILE, or ca_file in [clouds.…]"}, true
+	}
+	if _, ok := errors.AsType[*inBetweenError](err); ok {
+		return advice{unavailable, "open a page in a browser and sign in to this network, or check HTTPS_PROXY, NO_PROXY and the addresses of the cloud"}, true
+	}
+	if e, ok := errors.AsType[*gateway.ServerError](err); ok {
+		switch e.Fault {
+		case gateway.FaultRefused, gateway.FaultNotConnected, gateway.FaultSMTPAuthOff:
+			if e.Step == gateway.StepProxy {
+				return advice{unavailable, e.Fix}, true
+			}
+			return advice{refused, e.Fix}, true
+		}
+		return advice{unavailable, cmp.Or(e.Fix, later.Hint())}, true
+	}
+	if _, ok := errors.AsType[*reachError](err); ok {
+		return advice{unavailable, later.Hint()}, true
+	}
+	return advice{}, false
 }
 
 func brokenHint(e *audit.BrokenError) string {

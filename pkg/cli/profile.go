@@ -109,7 +109,7 @@ func (s *session) needState() error {
 
 func (a *app) entraClient(h *http.Client, cloud config.Cloud, tenant string) *entra.Client {
 	logged := &http.Client{Transport: loggedTransport{h.Transport, a.logger()}}
-	return &entra.Client{HTTP: logged, Authority: cloud.Authority, Tenant: tenant, UserAgent: userAgent()}
+	return &entra.Client{HTTP: logged, Authority: cloud.Authority, Tenant: tenant, UserAgent: userAgent(), MaxWait: a.entraWait}
 }
 
 // loggedTransport logs what is asked of Entra, without queries, bodies and

@@ -4,7 +4,9 @@ package cli_test
 
 import (
 	"encoding/pem"
+	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -73,21 +75,19 @@ func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// powershell SCRIPT|FILE.ps1: what an Exchange administrator runs.
+// powershell LINE... | FILE runs Exchange Online PowerShell as an administrator
+// would. The file may be stdout.
 func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: powershell SCRIPT|FILE")
+	if len(args) == 0 {
+		ts.Fatalf("usage: powershell LINE... | FILE")
 	}
-	script := args[0]
-	if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil {
-		script = string(b)
+	lines := strings.Join(args, "\n")
+	if !strings.Contains(lines, " ") {
+		lines = ts.ReadFile(lines)
 	}
-	out, err := of(ts).sandbox.PowerShell(script)
-	_, _ = ts.Stdout().Write([]byte(out))
-	switch {
-	case err != nil && !neg:
-		ts.Fatalf("%v", err)
-	case err == nil && neg:
-		ts.Fatalf("PowerShell took it")
+	out, err := of(ts).sandbox.PowerShell(lines)
+	fmt.Fprint(ts.Stdout(), out)
+	if (err == nil) == neg {
+		ts.Fatalf("PowerShell: %v", err)
 	}
 }

@@ -97,7 +97,10 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}, sessions: map[string]*imapSession{}}
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"},
+		Mailboxes: append(sandbox.DefaultMailboxes(),
+			sandbox.Mailbox{Address: "carol@contoso.com", UPN: "carol.miller@contoso.com", OnlyByUPN: true},
+			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})}, sessions: map[string]*imapSession{}}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}

@@ -87,6 +87,7 @@ type person struct {
 	sendAs                       []string
 	admin                        bool
 	personal                     bool // a Microsoft account, outside of the tenant
+	unlicensed                   bool // no plan has a mailbox
 }
 
 func newDirectory(s *Server) (directory, error) {
@@ -101,7 +102,7 @@ func newDirectory(s *Server) (directory, error) {
 			name = strings.ToUpper(local[:1]) + local[1:]
 		}
 		d.people = append(d.people, &person{
-			objectID: uuid.NewString(), upn: cmp.Or(m.UPN, m.Address), address: m.Address, name: name, sendAs: m.SendAs,
+			objectID: uuid.NewString(), upn: cmp.Or(m.UPN, m.Address), address: m.Address, name: name, sendAs: m.SendAs, unlicensed: m.NoLicence,
 			admin: administrator && !m.Personal, personal: m.Personal,
 		})
 		administrator = administrator && m.Personal
