@@ -75,9 +75,15 @@ func TestScripts(t *testing.T) {
 			"nosecrets": cmdNoSecrets,
 			"usage":     cmdUsage,
 			"web":       cmdWeb,
+
+			"powershell": cmdPowerShell,
+			"nowrites":   cmdNoWrites,
 		},
 	})
 }
+
+// scriptRoles are what setup needs without a person, and no more.
+var scriptRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All", "AppRoleAssignment.ReadWrite.All", "Application.Read.All"}
 
 type scriptKey struct{}
 
@@ -92,7 +98,7 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}, sessions: map[string]*imapSession{}}
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: scriptRoles}, sessions: map[string]*imapSession{}}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}
