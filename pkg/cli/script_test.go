@@ -142,6 +142,7 @@ func setupScript(e *testscript.Env) error {
 		"O365PW_KEYCHAIN_PASSPHRASE": "a passphrase of the tests",
 		"AZURE_CLIENT_ID":            id,
 		"AZURE_CLIENT_SECRET":        secret,
+		"ADMIN_ID":                   id,
 		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
 		"TENANT":                     s.sandbox.Tenant,

@@ -258,6 +258,7 @@ func (w *setup) finish(ctx context.Context) error {
 		return err
 	}
 	switch {
+	case w.structured(): // the object says it
 	case w.ready != nil && *w.ready:
 		w.note("ready: %s", w.createCommand())
 	case w.justMe:

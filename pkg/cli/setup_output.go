@@ -108,7 +108,10 @@ func (w *setup) showPlan() {
 func (w *setup) planLines() []string {
 	p := w.profile
 	lines := []string{fmt.Sprintf("%s, tenant %s, cloud %s, profile %s", strings.Join(w.mailboxes, ", "), p.Tenant, p.CloudName, p.Name)}
-	if w.person != "" {
+	switch {
+	case w.signer != nil && w.signer.env:
+		lines = append(lines, "Signed in by the environment: "+w.person)
+	case w.person != "":
 		lines = append(lines, "Signed in as "+w.person+w.signedInWith())
 	}
 	for i, st := range w.steps {

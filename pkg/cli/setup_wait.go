@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ const (
 	// for an hour.
 	trialLimit = 50 * time.Minute
 	// tokenRenew is the age at which a token is replaced although it is good: a
-	// permission shows in new ones only.
+	// change in Entra shows in new ones only.
 	tokenRenew = time.Minute
 	// First and longest pause between two tries. Exchange may take an hour.
 	firstTry, lastTry = 2 * time.Second, 30 * time.Second
@@ -96,7 +97,7 @@ func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(contex
 	var asked time.Time
 	told := map[string]string{}
 	for pause := firstTry; ; pause = min(pause*3/2, lastTry) {
-		if tok.Access.IsZero() || time.Since(asked) > tokenRenew {
+		if tok.Access.IsZero() || time.Since(asked) > tokenRenew || w.lacks(tok, tries) != "" {
 			fresh, err := token(ctx)
 			if err != nil {
 				if ee, ok := errors.AsType[*entra.Error](err); !ok || ee.Kind() != entra.Unavailable {
@@ -118,7 +119,11 @@ func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(contex
 				continue
 			}
 			left++
-			if why := w.whyRefused(t.err); ctx.Err() == nil && told[t.String()] != why {
+			why := w.whyRefused(t.err)
+			if role := w.lacks(tok, []*mailTry{t}); role != "" {
+				why = "the permission " + role + " does not show in Entra's tokens yet"
+			}
+			if ctx.Err() == nil && told[t.String()] != why {
 				told[t.String()] = why
 				w.note("%s: not yet: %s", t, why)
 			}
@@ -133,6 +138,21 @@ func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(contex
 		case <-time.After(pause):
 		}
 	}
+}
+
+// lacks gives a permission that a try needs, and that the token says it does not
+// have: Entra has granted it too recently.
+func (w *setup) lacks(tok entra.Token, tries []*mailTry) string {
+	claims, ok := entra.Peek(tok.Access)
+	if !ok || w.justMe {
+		return ""
+	}
+	for _, t := range tries {
+		if role := appRoles[string(t.protocol)]; t.err != nil && !slices.Contains(claims.Roles, role) {
+			return role
+		}
+	}
+	return ""
 }
 
 // tryMailbox signs in as the gateway would, as far as the mailbox.
