@@ -46,13 +46,10 @@ func TestMain(m *testing.M) {
 		},
 		// A browser that follows redirects, as a person with a session would.
 		"browser": func() {
-			resp, err := http.Get(os.Args[1])
-			if err != nil {
+			if err := browse(os.Args[1], os.Getenv("BROWSER_AS")); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
 		},
 	})
 }
@@ -78,6 +75,7 @@ func TestScripts(t *testing.T) {
 
 			"powershell": cmdPowerShell,
 			"nowrites":   cmdNoWrites,
+			"await":      cmdAwait,
 		},
 	})
 }
@@ -99,6 +97,14 @@ type script struct {
 
 func setupScript(e *testscript.Env) error {
 	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: scriptRoles}, sessions: map[string]*imapSession{}}
+	// A script may have a sandbox.json with other fields of the sandbox.
+	b, err := os.ReadFile(filepath.Join(e.WorkDir, "sandbox.json"))
+	if err == nil {
+		err = json.Unmarshal(b, s.sandbox)
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}
@@ -145,6 +151,8 @@ func setupScript(e *testscript.Env) error {
 		"ADMIN_ID":                   id,
 		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
+		"LOGIN_CLIENT_ID":            s.sandbox.LoginClientID(),
+		"PERSONAL_CLIENT_ID":         s.sandbox.PersonalClientID(),
 		"TENANT":                     s.sandbox.Tenant,
 		"AUTHORITY":                  s.sandbox.Authority(),
 		"GRAPH":                      s.sandbox.Graph(),

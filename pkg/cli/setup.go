@@ -144,6 +144,7 @@ type setup struct {
 	byHand      bool                   // it has no unique name, and is left as it is
 	uniqueName  string
 	principal   graph.ServicePrincipal // without ID: there is none yet
+	made        bool                   // the application is this run's
 	fresh       bool                   // one of both was made moments ago
 	policy      graph.AppManagementPolicy
 	certificate entra.Certificate
@@ -221,6 +222,13 @@ func (w *setup) step(st setupStep) { w.steps = append(w.steps, &st) }
 
 // carryOut does the steps. What fails names what exists already.
 func (w *setup) carryOut(ctx context.Context) error {
+	if slices.ContainsFunc(w.steps, func(st *setupStep) bool {
+		return st.Change != changeNone && (st.Name == "signIn" || st.Name == "certificate")
+	}) {
+		if err := w.probeKeychain(ctx); err != nil {
+			return err
+		}
+	}
 	for _, st := range w.steps {
 		if st.Change == changeNone {
 			w.tick(st.Text + ": nothing to do")

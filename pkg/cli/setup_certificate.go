@@ -125,9 +125,6 @@ func (w *setup) newCertificate(ctx context.Context) (string, error) {
 	}
 	cert, parseErr := entra.ParseCertificate(next)
 	if err != nil || parseErr != nil || nearEnd(cert, w.Now()) {
-		if err := w.probeKeychain(ctx); err != nil {
-			return "", err
-		}
 		life := certificateLife
 		if limit := w.policy.CertificateLimit(w.created()); limit > 0 {
 			life = min(life, limit)

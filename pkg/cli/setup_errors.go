@@ -40,18 +40,23 @@ func (e *setupError) advice() advice {
 
 // stopped names what exists already, and the ways on and back.
 func (w *setup) stopped(err error) error {
-	switch {
-	case !w.begun:
+	if !w.begun {
 		return w.withoutRights(err)
+	}
+	ge, refusedByGraph := errors.AsType[*graph.Error](err)
+	switch {
 	case len(w.done) > 0:
 		w.tell("what is there already, and stays: %s", strings.Join(w.done, "; "))
+	case refusedByGraph && !ge.Temporary() && ge.Err == nil:
+		w.tell("nothing was made")
 	default:
 		w.tell("nothing was finished; what was under way may have been done all the same, and the next run finds it")
+		if !w.justMe && w.application.AppID == "" {
+			w.tell("an application would be there with the unique name %s", w.uniqueName)
+		}
 	}
-	if w.application.AppID != "" {
+	if w.made {
 		w.tell("to take the application back in place of going on: az ad app delete --id %s", w.application.AppID)
-	} else if !w.justMe {
-		w.tell("an application under way would have the unique name %s", w.uniqueName)
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
 		w.tell("to go on: %s", w.again())
@@ -79,13 +84,21 @@ func (w *setup) withoutRights(err error) error {
 		}
 		w.messageForAdministrator()
 		return &setupError{err: err, code: refused, move: "an administrator's move (Application Administrator, Cloud Application Administrator or Privileged Role Administrator): " +
-			"sign in as one, or send them the message above", again: w.again()}
+			"sign in as one" + w.signOutFirst() + ", or send them the message above", again: w.again()}
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Forbidden {
 		w.messageForAdministrator()
 		return &setupError{err: err, code: refused, again: w.again()}
 	}
 	return err
+}
+
+// signOutFirst is for a sign-in that is kept, which would be taken again.
+func (w *setup) signOutFirst() string {
+	if w.signer == nil || w.signer.isNew || w.was.Name == "" {
+		return ""
+	}
+	return " (first: o365pw logout --profile " + w.profile.Name + ")"
 }
 
 // messageForAdministrator is ready to be sent.

@@ -37,12 +37,12 @@ func (w *setup) planOrganization(ctx context.Context) error {
 			return w.withoutRights(err)
 		}
 	}
-	w.planSignIn()
 	w.planApplication()
 	w.planPrincipal()
 	if err := w.planRoles(ctx); err != nil {
 		return w.withoutRights(err)
 	}
+	w.planSignIn()
 	if err := w.planCertificate(ctx); err != nil {
 		return w.withoutRights(err)
 	}
@@ -205,6 +205,7 @@ func (w *setup) planApplication() {
 		if err != nil {
 			return "", err
 		}
+		w.made = w.application.AppID == "" // or begun by a run before
 		w.application, w.fresh = app, app.Fresh || changed && st.Change == changeCreate
 		w.profile.ClientID = app.AppID
 		w.useProfile()

@@ -44,9 +44,6 @@ func (w *setup) planPerson(ctx context.Context) error {
 // signInForMail signs the person in, finds out whose mailbox it is, and keeps
 // the sign-in.
 func (w *setup) signInForMail(ctx context.Context) (string, error) {
-	if err := w.probeKeychain(ctx); err != nil {
-		return "", fmt.Errorf("the sign-in could not be kept: %w", err)
-	}
 	tok, err := w.signInPerson(ctx, w.s.entra, w.o.flow, person{clientID: w.profile.ClientID, scope: apppassword.MailScopes(w.profile.Cloud), hint: w.profile.Mailbox})
 	if err != nil {
 		return "", err

@@ -106,6 +106,9 @@ func (w *setup) useProfile() {
 // signInAsPerson takes the sign-in that is kept, where it does, else a new one.
 func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 	held, err := w.s.signIns().read(ctx)
+	if err == nil && w.was.Name == "" {
+		err = secret.ErrNotFound // of a profile that is no more
+	}
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
@@ -127,7 +130,8 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 	return nil
 }
 
-// planSignIn is the step that keeps a new sign-in.
+// planSignIn is the step that keeps a new sign-in: once it has shown that it has
+// the rights, so that the next run may be somebody else's.
 func (w *setup) planSignIn() {
 	if !w.signer.isNew {
 		return
@@ -135,9 +139,6 @@ func (w *setup) planSignIn() {
 	text := fmt.Sprintf("keep the sign-in of %s in %s, for create and revoke", nobodyAs(w.person), w.s.keychain)
 	w.step(setupStep{Name: "signIn", Change: changeCreate, Text: text, do: func(ctx context.Context) (string, error) {
 		store := w.s.signIns()
-		if err := w.canKeep(ctx, w.s, store); err != nil {
-			return "", err
-		}
 		unlock, err := store.Lock(ctx)
 		if err != nil {
 			return "", err
@@ -152,7 +153,7 @@ func (w *setup) planSignIn() {
 }
 
 // probeKeychain proves that the keychain takes secrets, before anything is made
-// whose key is to be in it.
+// that needs it.
 func (w *setup) probeKeychain(ctx context.Context) error {
 	return apppassword.ProbeKeychain(ctx, w.s.keychain, "setup/"+w.profile.Name)
 }
