@@ -79,7 +79,11 @@ func (w *setup) takeProfile(ctx context.Context, name string, asked bool) (err e
 
 func (w *setup) takeTenant() {
 	p := &w.profile
-	p.Tenant = cmp.Or(w.o.tenant, w.Getenv("O365PW_TENANT"), w.imported.Tenant, w.was.Tenant)
+	imported := w.imported.Tenant
+	if problem, _ := config.CheckTenant(imported, p.Backing, p.Cloud); problem != "" {
+		imported = "" // good for people, and not for an application
+	}
+	p.Tenant = cmp.Or(w.o.tenant, w.Getenv("O365PW_TENANT"), imported, w.was.Tenant)
 	w.tenantNew = p.Tenant == "" || p.Tenant != w.was.Tenant
 	if p.Tenant != "" || len(w.mailboxes) == 0 {
 		return
