@@ -4,9 +4,7 @@ package cli_test
 
 import (
 	"encoding/pem"
-	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -72,22 +70,5 @@ func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(s.sandbox.AddFederatedCredential(admin, "github", s.sandbox.OIDCIssuer(), s.sandbox.OIDCSubject))
 	default:
 		ts.Fatalf("unknown identity %s", args[0])
-	}
-}
-
-// powershell LINE... | FILE runs Exchange Online PowerShell as an administrator
-// would. The file may be stdout.
-func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) == 0 {
-		ts.Fatalf("usage: powershell LINE... | FILE")
-	}
-	lines := strings.Join(args, "\n")
-	if !strings.Contains(lines, " ") {
-		lines = ts.ReadFile(lines)
-	}
-	out, err := of(ts).sandbox.PowerShell(lines)
-	fmt.Fprint(ts.Stdout(), out)
-	if (err == nil) == neg {
-		ts.Fatalf("PowerShell: %v", err)
 	}
 }

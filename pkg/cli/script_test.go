@@ -46,13 +46,10 @@ func TestMain(m *testing.M) {
 		},
 		// A browser that follows redirects, as a person with a session would.
 		"browser": func() {
-			resp, err := http.Get(os.Args[1])
-			if err != nil {
+			if err := browse(os.Args[1], os.Getenv("BROWSER_AS")); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
 		},
 	})
 }
@@ -78,9 +75,14 @@ func TestScripts(t *testing.T) {
 
 			"identity":   cmdIdentity,
 			"powershell": cmdPowerShell,
+			"nowrites":   cmdNoWrites,
+			"await":      cmdAwait,
 		},
 	})
 }
+
+// scriptRoles are what setup needs without a person, and no more.
+var scriptRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All", "AppRoleAssignment.ReadWrite.All", "Application.Read.All"}
 
 type scriptKey struct{}
 
@@ -97,10 +99,20 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"},
-		Mailboxes: append(sandbox.DefaultMailboxes(),
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: scriptRoles}, sessions: map[string]*imapSession{}}
+	// A script may have a sandbox.json with other fields of the sandbox.
+	b, err := os.ReadFile(filepath.Join(e.WorkDir, "sandbox.json"))
+	if err == nil {
+		err = json.Unmarshal(b, s.sandbox)
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if s.sandbox.Mailboxes == nil {
+		s.sandbox.Mailboxes = append(sandbox.DefaultMailboxes(),
 			sandbox.Mailbox{Address: "carol@contoso.com", UPN: "carol.miller@contoso.com", OnlyByUPN: true},
-			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})}, sessions: map[string]*imapSession{}}
+			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})
+	}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}
@@ -146,8 +158,11 @@ func setupScript(e *testscript.Env) error {
 		"O365PW_KEYCHAIN_PASSPHRASE": "a passphrase of the tests",
 		"AZURE_CLIENT_ID":            id,
 		"AZURE_CLIENT_SECRET":        secret,
+		"ADMIN_ID":                   id,
 		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
+		"LOGIN_CLIENT_ID":            s.sandbox.LoginClientID(),
+		"PERSONAL_CLIENT_ID":         s.sandbox.PersonalClientID(),
 		"TENANT":                     s.sandbox.Tenant,
 		"AUTHORITY":                  s.sandbox.Authority(),
 		"GRAPH":                      s.sandbox.Graph(),
