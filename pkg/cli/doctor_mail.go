@@ -260,8 +260,11 @@ func (d *doctor) ruledOut(p gateway.Protocol, mailbox string) []explain.Topic {
 		if d.own(mailbox) {
 			out = append(out, explain.PersonRights)
 		}
+		if slices.ContainsFunc(d.claims.Scopes, func(s string) bool { return strings.HasSuffix(s, permissionsFor[string(p)].scope) }) {
+			out = append(out, explain.PersonScope)
+		}
 	} else {
-		out = append(out, explain.PersonRights)
+		out = append(out, explain.PersonRights, explain.PersonScope)
 		if slices.Contains(d.claims.Roles, permissionsFor[string(p)].role) {
 			out = append(out, explain.Role, explain.ScopedRole)
 		}

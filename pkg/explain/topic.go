@@ -16,6 +16,7 @@ const (
 	ScopedRole    Topic = "scoped role"     // in place of Role, to send
 	FullAccess    Topic = "full access"     // of the application
 	PersonRights  Topic = "person's rights" // of whoever has signed in
+	PersonScope   Topic = "scope"           // in the token of whoever has signed in
 	IMAPSwitch    Topic = "IMAP"            // of the mailbox
 	POPSwitch     Topic = "POP3"            // of the mailbox
 	OtherAddress  Topic = "address"         // that the mailbox is known by
@@ -34,8 +35,10 @@ func (r Remedy) about() Topic {
 			return t
 		}
 	}
-	if before, _, _ := strings.Cut(noRole("\x00").Cause, "\x00"); strings.HasPrefix(r.Cause, before) {
-		return Role
+	for t, of := range map[Topic]Remedy{Role: noRole("\x00"), PersonScope: noScope("\x00")} {
+		if before, _, _ := strings.Cut(of.Cause, "\x00"); strings.HasPrefix(r.Cause, before) {
+			return t
+		}
 	}
 	return ""
 }
