@@ -84,8 +84,7 @@ type fixture struct {
 	keychain  *memory
 	warned    []string
 
-	// What is there besides app passwords.
-	items, credentials int
+	items int // of the keychain besides those of app passwords
 }
 
 // newFixture has client secrets behind its app passwords.
@@ -136,9 +135,9 @@ func (f *fixture) consistent(t *testing.T, want int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	inEntra := f.credentials
+	inEntra := 0
 	if f.Profile.Backing == "" {
-		inEntra += want
+		inEntra = want
 	}
 	if got := len(f.sandbox.Credentials()); got != inEntra {
 		t.Errorf("%d credentials in Entra, want %d", got, inEntra)

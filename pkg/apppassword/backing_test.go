@@ -1,17 +1,8 @@
 package apppassword
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
+	"encoding/pem"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,12 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/o365pw/o365pw/pkg/entra"
-	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/sandbox"
-	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // eachBacking runs a test with each of what can stand behind an app password.
@@ -50,7 +37,7 @@ func newFixtureOf(t *testing.T, backing string) *fixture {
 		if err := StoreCertificate(t.Context(), f.keychain, f.Profile.ClientID, certificateOf(t, "one")); err != nil {
 			t.Fatal(err)
 		}
-		f.Profile.Backing, f.items, f.credentials = backing, 1, 1
+		f.Profile.Backing, f.items = backing, 1
 		f.Graph.Token = nil
 	}
 	return f
@@ -77,91 +64,41 @@ func certificateOf(t *testing.T, name string) entra.Certificate {
 	return c
 }
 
-// asserting puts before the sandbox's Entra what knows certificates: a request
-// with a good assertion goes on with a client secret in its place, so that the
-// sandbox's faults hold for it. Of the application is the certificate "one".
+// asserting gives the sandbox's application the certificate "one".
 func (f *fixture) asserting(t *testing.T) *assertions {
 	t.Helper()
-	_, text, err := f.Graph.AddPassword(t.Context(), f.Profile.ClientID, graph.NewPassword{DisplayName: "stands in", End: time.Now().Add(24 * time.Hour)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &assertions{to: f.sandbox.Authority(), secret: text}
+	a := &assertions{t: t, f: f}
 	a.add(certificateOf(t, "one"))
-	srv := httptest.NewServer(a)
-	t.Cleanup(srv.Close)
-	f.authority, f.Entra.Authority = srv.URL, srv.URL
 	return a
 }
 
-// assertions is a token endpoint that takes client assertions.
+// assertions is the application's one certificate.
 type assertions struct {
-	to     string
-	secret secret.Text
-
-	mu    sync.Mutex
-	known map[string]*x509.Certificate // by x5t#S256
-	algs  []string                     // seen
-	asked int
+	t     *testing.T
+	f     *fixture
+	keyID string
 }
 
+// add puts a certificate in the place of the one before.
 func (a *assertions) add(c entra.Certificate) {
-	cert, err := x509.ParseCertificate(c.DER())
-	if err != nil {
-		panic(err)
+	a.t.Helper()
+	if a.keyID != "" && !a.f.sandbox.RemoveCertificate(a.f.Profile.ClientID, a.keyID) {
+		a.t.Fatal("the certificate is not there")
 	}
-	sum := sha256.Sum256(c.DER())
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.known = map[string]*x509.Certificate{base64.RawURLEncoding.EncodeToString(sum[:]): cert}
+	var err error
+	if a.keyID, err = a.f.sandbox.AddCertificate(a.f.Profile.ClientID, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.DER()})); err != nil {
+		a.t.Fatal(err)
+	}
 }
 
-func (a *assertions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	form, err := url.ParseQuery(string(body))
-	if err == nil && form.Has("client_assertion") {
-		if err := a.check(form, "http://"+r.Host+r.URL.Path); err != nil {
-			w.WriteHeader(http.StatusUnauthorized)
-			_ = json.NewEncoder(w).Encode(map[string]any{"error": "invalid_client", "error_codes": []int{700027},
-				"error_description": fmt.Sprintf("AADSTS700027: The certificate with identifier used to sign the client assertion is not registered on application: %v", err)})
-			return
+// asked is how many requests Entra has had.
+func (a *assertions) asked() (n int) {
+	for _, r := range a.f.sandbox.Requests() {
+		if r.Service == "entra" {
+			n++
 		}
-		form.Del("client_assertion")
-		form.Del("client_assertion_type")
-		form.Set("client_secret", a.secret.Reveal())
-		body = []byte(form.Encode())
 	}
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, a.to+r.URL.RequestURI(), bytes.NewReader(body))
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	req.Header = r.Header.Clone()
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	defer resp.Body.Close()
-	w.WriteHeader(resp.StatusCode)
-	_, _ = io.Copy(w, resp.Body)
-}
-
-func (a *assertions) check(form url.Values, endpoint string) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.asked++
-	var claims jwt.RegisteredClaims
-	_, err := jwt.ParseWithClaims(form.Get("client_assertion"), &claims, func(tok *jwt.Token) (any, error) {
-		a.algs = append(a.algs, tok.Method.Alg())
-		x5t, _ := tok.Header["x5t#S256"].(string)
-		if c := a.known[x5t]; c != nil {
-			return c.PublicKey, nil
-		}
-		return nil, errors.New("no such certificate")
-	}, jwt.WithAudience(endpoint), jwt.WithIssuer(form.Get("client_id")), jwt.WithSubject(form.Get("client_id")), jwt.WithExpirationRequired())
-	return err
+	return n
 }
 
 func TestBackingsAreCreatedListedAndRevoked(t *testing.T) {
@@ -341,8 +278,8 @@ func TestCreateNeedsACertificate(t *testing.T) {
 	writeFile(t, f.Profile.Certificate, certificateOf(t, "two").PEM().Reveal())
 	f.WaitLimit = 100 * time.Millisecond
 	_, err = f.Create(t.Context(), f.request("x"))
-	if ue, ok := errors.AsType[*UnusableError](err); !ok || ue.Backing != BackingCertificate || a.asked < 2 {
-		t.Errorf("a strange certificate, after %d tries: %v", a.asked, err)
+	if ue, ok := errors.AsType[*UnusableError](err); !ok || ue.Backing != BackingCertificate || a.asked() < 2 {
+		t.Errorf("a strange certificate, after %d tries: %v", a.asked(), err)
 	}
 	// It arrives while create waits.
 	f.WaitLimit = 0
@@ -353,16 +290,16 @@ func TestCreateNeedsACertificate(t *testing.T) {
 	}
 	f.Profile.AssertionAlgorithm = entra.RS256
 	c, err := f.Create(t.Context(), f.request("x"))
-	if err != nil || !c.Record.Verified || c.Record.Certificate != f.Profile.Certificate || a.algs[len(a.algs)-1] != entra.RS256 {
-		t.Errorf("%+v, %v, %v", c.Record, a.algs, err)
+	if err != nil || !c.Record.Verified || c.Record.Certificate != f.Profile.Certificate || c.Record.CertificateAlg != entra.RS256 {
+		t.Errorf("%+v, %v", c.Record, err)
 	}
 	// One that has ended is not shown to Entra.
-	asked := a.asked
+	asked := a.asked()
 	f.Now = func() time.Time { return time.Now().Add(400 * 24 * time.Hour) }
 	req := f.request("y")
 	req.Expires = f.Now().Add(time.Hour)
 	_, err = f.Create(t.Context(), req)
-	if ce, ok := errors.AsType[*CertificateError](err); !ok || ce.Expired.IsZero() || a.asked != asked {
+	if ce, ok := errors.AsType[*CertificateError](err); !ok || ce.Expired.IsZero() || a.asked() != asked {
 		t.Errorf("expired: %v", err)
 	}
 	if s := f.state(t); len(s.AppPasswords) != 1 || len(s.Pending) != 0 {

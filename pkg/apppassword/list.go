@@ -50,7 +50,7 @@ const rereads = 3
 // is the registry's, then Graph's.
 func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 	local, err := m.Local()
-	if damaged, ok := errors.AsType[*DamagedError](err); ok {
+	if damaged, ok := errors.AsType[*DamagedError](err); ok && m.asksGraph(nil) {
 		// Whoever has to revoke must not be kept from it.
 		m.warn("%v; it is left out", damaged)
 	} else if err != nil {

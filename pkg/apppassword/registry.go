@@ -226,3 +226,31 @@ func (s *State) note(p Pending) {
 func (s *State) forget(p Pending) {
 	s.Pending = slices.DeleteFunc(s.Pending, func(q Pending) bool { return p.ID == q.ID })
 }
+
+// signIn is the sign-in of that id in the state, nil where there is none.
+func (s *State) signIn(id string) *SignIn {
+	i := slices.IndexFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &s.SignIns[i]
+}
+
+// putSignIn adds the sign-in or replaces the one of its id.
+func (s *State) putSignIn(si SignIn) {
+	if now := s.signIn(si.ID); now != nil {
+		*now = si
+		return
+	}
+	s.SignIns = append(s.SignIns, si)
+}
+
+func (s *State) removeSignIn(id string) {
+	s.SignIns = slices.DeleteFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
+}
+
+// usesSignIn tells whether a profile or an app password stands on the sign-in.
+func (s *State) usesSignIn(id string) bool {
+	si := s.signIn(id)
+	return si != nil && len(si.Profiles) > 0 || slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.SignIn == id })
+}

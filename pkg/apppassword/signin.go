@@ -140,6 +140,16 @@ func (m *Manager) KeepSignIn(ctx context.Context, tok entra.Token) (SignIn, erro
 	if err != nil {
 		return SignIn{}, err
 	}
+	if si, err = m.storeSignIn(ctx, si, tok, granted); err != nil {
+		return SignIn{}, err
+	}
+	m.sweepSignIns(ctx)
+	return si, nil
+}
+
+// storeSignIn puts the refresh token into the keychain, and then what is known
+// of the sign-in into the registry.
+func (m *Manager) storeSignIn(ctx context.Context, si SignIn, tok entra.Token, granted []string) (SignIn, error) {
 	store, err := newSignInStore(m.Registry, m.Keychains, si)
 	if err != nil {
 		return SignIn{}, err
@@ -180,7 +190,6 @@ func (m *Manager) KeepSignIn(ctx context.Context, tok entra.Token) (SignIn, erro
 			return SignIn{}, err
 		}
 	}
-	m.sweepSignIns(ctx)
 	return si, nil
 }
 
@@ -361,34 +370,6 @@ func (m *Manager) refresh(ctx context.Context, si SignIn) (entra.Token, error) {
 		err = &SignInError{Profile: m.Profile.Name, Username: si.Username, Err: err}
 	}
 	return tok, err
-}
-
-// signIn is the sign-in of that id in the state, nil where there is none.
-func (s *State) signIn(id string) *SignIn {
-	i := slices.IndexFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
-	if i < 0 {
-		return nil
-	}
-	return &s.SignIns[i]
-}
-
-// putSignIn adds the sign-in or replaces the one of its id.
-func (s *State) putSignIn(si SignIn) {
-	if now := s.signIn(si.ID); now != nil {
-		*now = si
-		return
-	}
-	s.SignIns = append(s.SignIns, si)
-}
-
-func (s *State) removeSignIn(id string) {
-	s.SignIns = slices.DeleteFunc(s.SignIns, func(si SignIn) bool { return si.ID == id })
-}
-
-// usesSignIn tells whether a profile or an app password stands on the sign-in.
-func (s *State) usesSignIn(id string) bool {
-	si := s.signIn(id)
-	return si != nil && len(si.Profiles) > 0 || slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.SignIn == id })
 }
 
 // leave takes a profile from the sign-in. The slice may be shared.

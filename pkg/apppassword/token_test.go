@@ -280,14 +280,14 @@ func TestCertificateIsReadOnceAndWhenItChanges(t *testing.T) {
 			store("one")
 			recs := []Record{f.made(t, "x"), f.made(t, "y")}
 			v := f.serving(t)
-			asked := a.asked
+			asked := a.asked()
 			for _, rec := range recs {
 				if _, err := v.Token(t.Context(), rec.ID); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if a.asked != asked+1 || v.CredentialKey(recs[0]) != v.CredentialKey(recs[1]) {
-				t.Errorf("%d requests for app passwords on one certificate", a.asked-asked)
+			if a.asked() != asked+1 || v.CredentialKey(recs[0]) != v.CredentialKey(recs[1]) {
+				t.Errorf("%d requests for app passwords on one certificate", a.asked()-asked)
 			}
 			key := v.CredentialKey(recs[0])
 			// Away for a moment, or half written: what is held stays in force.
@@ -322,9 +322,9 @@ func TestCertificateIsReadOnceAndWhenItChanges(t *testing.T) {
 			a.add(certificateOf(t, "two"))
 			v.Now = func() time.Time { return certificateOf(t, "two").NotAfter().Add(time.Second) }
 			v.Tokens = &entra.Cache{}
-			asked = a.asked
+			asked = a.asked()
 			_, err = v.Token(t.Context(), recs[0].ID)
-			if ce, ok := errors.AsType[*CertificateError](err); reason(t, err) != TenantRefuses || !ok || ce.Expired.IsZero() || a.asked != asked {
+			if ce, ok := errors.AsType[*CertificateError](err); reason(t, err) != TenantRefuses || !ok || ce.Expired.IsZero() || a.asked() != asked {
 				t.Errorf("expired: %v", err)
 			}
 		})

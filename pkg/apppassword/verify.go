@@ -114,14 +114,14 @@ func (v *Verifier) now() time.Time {
 // the Record, whatever the reason. It never quotes a
 // user that [Verifier.IsPassword] holds for.
 func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
-	h := v.find(password)
-	if h == nil && v.stale() {
-		// Made a moment ago: people sign in with it at once.
+	if v.stale() {
+		// Made a moment ago, people sign in with it at once; revoked a moment
+		// ago, nobody does any more.
 		if err := v.Load(ctx); err != nil {
 			v.log().Error("the registry has changed but cannot be read", "error", err)
 		}
-		h = v.find(password)
 	}
+	h := v.find(password)
 	if h == nil && v.incomplete() {
 		v.loadMissing(ctx)
 		if h = v.find(password); h == nil && v.unreadableFor(user) {

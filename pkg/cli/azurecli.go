@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -87,6 +89,7 @@ func (a *app) runAz(ctx context.Context, tenant string, into any, args ...string
 	defer cancel()
 	a.progress.set("asking the Azure CLI")
 	cmd := exec.CommandContext(ctx, name, append(args, "--output", "json")...)
+	cmd.Env = azEnviron(os.Environ())
 	cmd.WaitDelay = time.Second
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -122,4 +125,17 @@ func azSaid(stderr string) string {
 		said = said[:300] + "…"
 	}
 	return said
+}
+
+// azEnviron is an environment without what is secret of this program's, and
+// with what az goes by: its own settings and proxies.
+func azEnviron(environ []string) []string {
+	kept := childEnviron(environ)
+	for _, v := range environ {
+		name, _, _ := strings.Cut(strings.ToUpper(v), "=")
+		if (strings.HasSuffix(name, "_PROXY") || name == "AZURE_CONFIG_DIR" || name == "AZURE_EXTENSION_DIR") && !slices.Contains(kept, v) {
+			kept = append(kept, v)
+		}
+	}
+	return kept
 }

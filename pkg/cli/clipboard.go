@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"strings"
@@ -44,6 +45,7 @@ func (a *app) copyToClipboard(ctx context.Context, text secret.Text) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, path, tool[1:]...)
+			cmd.Env = childEnviron(os.Environ())
 			cmd.Stdin = strings.NewReader(revealed(text))
 			if err := cmd.Run(); err != nil {
 				return fmt.Errorf("copy to the clipboard with %s: %w", tool[0], err)

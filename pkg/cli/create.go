@@ -155,6 +155,11 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 	if o.decoy && (o.readOnly || len(o.from) > 0 || o.maxPerHour != 0) {
 		return req, &usageError{problem: "a decoy never signs in, so --read-only, --from and --max-per-hour have no meaning for it", hint: "o365pw create NAME --decoy"}
 	}
+	if o.backing != "" {
+		if problem, hint := config.CheckTenant(p.Tenant, o.backing, p.Cloud); problem != "" {
+			return req, &usageError{problem: "--backing " + o.backing + ": the profile's tenant: " + problem, hint: hint}
+		}
+	}
 	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, Backing: cmp.Or(o.backing, p.Backing), NoWait: o.noWait,
 		ReadOnly: o.readOnly, From: o.from, MaxPerHour: o.maxPerHour, LoginName: o.loginName, Decoy: o.decoy}
 	if err := apppassword.CheckName(req.Name); err != nil {

@@ -256,7 +256,8 @@ func adviseAppPassword(err error) (advice, bool) {
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
 		case e.ForbidsSecrets:
-			return advice{refused, "an administrator can exempt the application in Entra (Enterprise apps > Application policies); or use one without a client secret: --backing certificate"}, true
+			x, _ := explain.Graph("CredentialTypeNotAllowedAsPerAppPolicy")
+			return advice{refused, x.Hint() + "; or " + x.More[0].Fix}, true
 		case e.Max > 0:
 			return advice{refused, "the maximum is " + apppassword.Days(e.Max) + ": --expires " + apppassword.Days(e.Max)}, true
 		}

@@ -113,6 +113,16 @@ func TestHintsNameTheRightApplication(t *testing.T) {
 			t.Errorf("%v: %d %q, want %d with %q", tt.err, adv.code, adv.hint, tt.code, tt.want)
 		}
 	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, append(b, "backing = \"user\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if adv := a.advise(disabled); !strings.Contains(adv.hint, "--id CLIENT_ID") {
+		t.Errorf("with two applications to sign in to: %q", adv.hint)
+	}
 	env["O365PW_CONFIG"] = filepath.Join(t.TempDir(), "none.toml")
 	if adv := a.advise(disabled); !strings.Contains(adv.hint, "--id CLIENT_ID") {
 		t.Errorf("without a profile: %q", adv.hint)

@@ -79,11 +79,11 @@ func (o *limitedOutput) String() string {
 	return s
 }
 
-// hookEnviron is an environment without what is secret or none of a hook's
+// childEnviron is an environment without what is secret or none of a child's
 // business: this program's own variables, those by which it signs in, those
 // that systemd gave it, whatever calls itself a secret, and URLs with a
 // password in them.
-func hookEnviron(environ []string) []string {
+func childEnviron(environ []string) []string {
 	return slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		name, value, _ := strings.Cut(v, "=")
 		name = strings.ToUpper(name)
@@ -97,7 +97,7 @@ func hookEnviron(environ []string) []string {
 				return true
 			}
 		}
-		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY"}, name) {
+		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "IDENTITY_HEADER"}, name) {
 			return true
 		}
 		if strings.HasSuffix(name, "_PROXY") && strings.Contains(value, "@") {

@@ -92,8 +92,13 @@ func signInEvent(e gateway.Event, cause error) hookEvent {
 		v.Number = ee.Number()
 	}
 	if e.Reason == gateway.SignInRequired {
-		v.Mover, v.Fix = "you", "o365pw login"
-		v.Message = fmt.Sprintf("The sign-in behind the app password %q has ended: %s. To mend it (%s): %s.", v.AppPassword, printable(cause.Error()), v.Mover, v.Fix)
+		x, _ := explain.Gateway(string(e.Reason))
+		v.Mover, v.Fix = x.Mover, x.Fix
+		what := fmt.Sprintf("The sign-in behind the app password %q has ended", v.AppPassword)
+		if asked {
+			what += ": " + printable(ee.Error())
+		}
+		v.Message = fmt.Sprintf("%s. To mend it (%s): %s.", what, v.Mover, v.Fix)
 		return v
 	}
 	what := fmt.Sprintf("Entra refuses what stands behind the app password %q", v.AppPassword)

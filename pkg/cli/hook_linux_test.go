@@ -24,7 +24,7 @@ func runHook(t *testing.T, command string, limit time.Duration) string {
 	t.Helper()
 	var out logtest.Buffer
 	h := hooksOf(config.Hooks{OnDecoy: command}, slog.New(slog.NewTextHandler(&out, nil)))
-	h.limit, h.environ = limit, hookEnviron(append(os.Environ(), "O365PW_KEYCHAIN_PASSPHRASE=hunter2"))
+	h.limit, h.environ = limit, childEnviron(append(os.Environ(), "O365PW_KEYCHAIN_PASSPHRASE=hunter2"))
 	h.observe(refusedBy(gateway.DecoyUsed, nil))
 	ctx, end := context.WithCancel(t.Context())
 	end()

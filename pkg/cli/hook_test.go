@@ -132,9 +132,29 @@ func TestHookSignInRequired(t *testing.T) {
 		other := refusedBy(gateway.Policy, &entra.Error{Code: "invalid_grant", Status: 400, Numbers: []int{53003}})
 		other.Grant.ID = "2"
 		h.observe(other)
+		if list := h.queued(onSignInRequired); len(list) != 1 || list[0].event.ID != "2" {
+			t.Errorf("of another: %+v", list)
+		}
+		// Entra need not have been asked.
+		for i, tc := range []struct {
+			reason     gateway.Reason
+			cause      error
+			fix, holds string
+		}{
+			{gateway.SignInRequired, &apppassword.RefusedError{Reason: apppassword.SignInAgain, Err: &apppassword.SignInError{Profile: "work"}}, "o365pw login", "has ended"},
+			{gateway.Policy, &apppassword.RefusedError{Reason: apppassword.TenantRefuses, Err: &apppassword.CertificateError{Expired: time.Now(), Err: errors.New("it has expired")}}, "", "it has expired"},
+		} {
+			e := refusedBy(tc.reason, refusal(tc.cause))
+			e.Grant.ID = fmt.Sprint("unasked ", i)
+			h.observe(e)
+			list := h.queued(onSignInRequired)
+			if len(list) != 1 || (tc.fix == "") != (list[0].event.Fix == "") || !strings.Contains(list[0].event.Fix, tc.fix) || !strings.Contains(list[0].event.Message, tc.holds) {
+				t.Errorf("%v: %+v", tc.cause, list)
+			}
+		}
 		time.Sleep(signInEvery - time.Second)
 		h.observe(ended)
-		if list := h.queued(onSignInRequired); len(list) != 1 || list[0].event.ID != "2" {
+		if list := h.queued(onSignInRequired); len(list) != 0 {
 			t.Errorf("within the hour: %+v", list)
 		}
 		time.Sleep(time.Second)
@@ -239,7 +259,7 @@ func TestHookEnviron(t *testing.T) {
 		"PGPASSWORD=x", "SshPassPhrase=x", "azure_tenant_id=x", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "CREDENTIALS_DIRECTORY=/run/x",
 		"HTTPS_PROXY=http://me:hunter2@proxy:3128", "https_proxy=me:hunter2@proxy:3128", "DATABASE_URL=postgres://me:hunter2@db/x", "BROKEN=http://me:100%@db/x",
 	}
-	if got := hookEnviron(slices.Concat(drop, keep, drop)); !slices.Equal(got, keep) {
+	if got := childEnviron(slices.Concat(drop, keep, drop)); !slices.Equal(got, keep) {
 		t.Errorf("%q", got)
 	}
 }

@@ -87,6 +87,7 @@ func (a *app) signInPerson(ctx context.Context, c *entra.Client, fl flow, who pe
 
 // signInPaste is for a machine that no browser can reach.
 func (a *app) signInPaste(ctx context.Context, c *entra.Client, who person) (entra.Token, error) {
+	reader := &pasteReader{a: a}
 	return c.SignInPaste(ctx, entra.PasteSignIn{
 		ClientID: who.clientID, Scope: who.scope, LoginHint: who.hint, Claims: who.claims,
 		Ask: func(ctx context.Context, address string) (string, error) {
@@ -94,12 +95,11 @@ func (a *app) signInPaste(ctx context.Context, c *entra.Client, who person) (ent
 			fmt.Fprintf(a.Stderr, "%s\n", address)
 			a.tell("the browser then ends at a page that it cannot load, at http://localhost/?code=…: that is right; copy its address")
 			for {
-				fmt.Fprint(a.Stderr, "paste it here: ")
-				pasted, err := a.readPaste(ctx)
+				pasted, err := reader.read(ctx, "paste it here: ")
 				if err != nil {
 					return "", err
 				}
-				if err := entra.CheckPaste(pasted); err == nil || !isTerminal(a.Stdin) {
+				if !isTerminal(a.Stdin) || entra.CheckPaste(pasted) == nil {
 					return pasted, nil
 				}
 				a.tell("that is not it: the address begins with http://localhost/ and holds code= or error=")

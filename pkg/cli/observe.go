@@ -108,7 +108,7 @@ func (g *gatewayRun) newObserver() *observer {
 		},
 		now: g.a.Now,
 	}
-	h := &hooks{configured: g.hookCommands, environ: hookEnviron(os.Environ()), records: g.verifier.Records, told: usage, now: g.a.Now, log: g.log}
+	h := &hooks{configured: g.hookCommands, environ: childEnviron(os.Environ()), records: g.verifier.Records, told: usage, now: g.a.Now, log: g.log}
 	g.audit = audit.NewWriter(auditLogIn(g.stateDir), func(err error) {
 		g.log.Error("the audit log cannot be written; entries are kept, and written when it can", "error", err)
 	})

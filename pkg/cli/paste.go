@@ -18,15 +18,23 @@ const (
 	pasteRest = 200 * time.Millisecond
 )
 
-// readPaste reads what a person pastes. A terminal is read as it comes, since
+// pasteReader reads what a person pastes. A terminal is read as it comes, since
 // line by line it would cut long lines off (at 1,024 bytes on macOS, 4,096 on
 // Linux); nothing is shown of it but its length, since a code is in it. A
 // paste may have several lines: it ends when none follows at once. A pipe is
 // read to its end.
-func (a *app) readPaste(ctx context.Context) (string, error) {
-	tty, ok := a.Stdin.(*os.File)
+type pasteReader struct {
+	a      *app
+	chunks chan []byte // of the terminal; nil until it is first read
+}
+
+// read asks for the next paste. The terminal is made ready before it shows the
+// prompt: people paste as soon as they see it.
+func (p *pasteReader) read(ctx context.Context, prompt string) (string, error) {
+	tty, ok := p.a.Stdin.(*os.File)
 	if !ok || !term.IsTerminal(int(tty.Fd())) {
-		return readAllPasted(ctx, a.Stdin)
+		fmt.Fprintln(p.a.Stderr, prompt)
+		return readAllPasted(ctx, p.a.Stdin)
 	}
 	state, err := term.MakeRaw(int(tty.Fd()))
 	if err != nil {
@@ -34,47 +42,48 @@ func (a *app) readPaste(ctx context.Context) (string, error) {
 	}
 	defer func() {
 		_ = term.Restore(int(tty.Fd()), state)
-		fmt.Fprintln(a.Stderr)
+		fmt.Fprintln(p.a.Stderr)
 	}()
-	chunks := make(chan []byte)
-	stop := make(chan struct{})
-	defer close(stop)
-	go func() { // ends with the next key after stop: a terminal's read cannot be called off
-		defer close(chunks)
-		for {
-			b := make([]byte, 4096)
-			n, err := tty.Read(b)
-			if n > 0 {
-				select {
-				case chunks <- b[:n]:
-				case <-stop:
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
-	var p pasted
+	fmt.Fprint(p.a.Stderr, prompt)
+	if p.chunks == nil {
+		// One for all pastes, until the process ends: a terminal's read cannot
+		// be called off, and a second one would lose what the first still takes.
+		p.chunks = make(chan []byte)
+		go p.pump(tty)
+	}
+	var got pasted
 	for {
 		var rest <-chan time.Time
-		if p.ended {
+		if got.ended {
 			rest = time.After(pasteRest)
 		}
 		select {
 		case <-ctx.Done():
 			return "", ctx.Err()
 		case <-rest:
-			fmt.Fprintf(a.Stderr, "(%s)", plural(len(p.text), "character"))
-			return string(p.text), nil
-		case chunk, ok := <-chunks:
+			fmt.Fprintf(p.a.Stderr, "(%s)", plural(len(got.text), "character"))
+			return string(got.text), nil
+		case chunk, ok := <-p.chunks:
 			if !ok {
 				return "", io.ErrUnexpectedEOF
 			}
-			if err := p.take(chunk); err != nil {
+			if err := got.take(chunk); err != nil {
 				return "", err
 			}
+		}
+	}
+}
+
+func (p *pasteReader) pump(tty *os.File) {
+	defer close(p.chunks)
+	for {
+		b := make([]byte, 4096)
+		n, err := tty.Read(b)
+		if n > 0 {
+			p.chunks <- b[:n]
+		}
+		if err != nil {
+			return
 		}
 	}
 }

@@ -39,7 +39,12 @@ func (a *app) valuesFor(err error) map[string]string {
 	case unattended:
 		values["CLIENT_ID"], values["TENANT"] = inAnyShell(a.Getenv("AZURE_CLIENT_ID")), inAnyShell(cmp.Or(a.Getenv("AZURE_TENANT_ID"), values["TENANT"]))
 	case ofEntra && !ofAppPassword:
-		values["CLIENT_ID"] = cmp.Or(values["login"], values["CLIENT_ID"])
+		// With the backing user people sign in to both.
+		if login := values["login"]; login != "" && values["backing"] == "user" {
+			delete(values, "CLIENT_ID")
+		} else {
+			values["CLIENT_ID"] = cmp.Or(login, values["CLIENT_ID"])
+		}
 	}
 	return values
 }
@@ -57,7 +62,7 @@ func (a *app) profileValues() map[string]string {
 	}
 	return map[string]string{
 		"CLIENT_ID": inAnyShell(p.ClientID), "TENANT": inAnyShell(p.Tenant), "ADDRESS": inAnyShell(p.Mailbox),
-		"login": inAnyShell(p.LoginClientID),
+		"login": inAnyShell(p.LoginClientID), "backing": p.Backing, // no placeholders
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,6 +18,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -130,9 +132,12 @@ func (t loggedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // cloudHTTP is an HTTP client that trusts the cloud's own certificates beside
-// the system's. It honours HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE as Go does.
+// the system's. It goes by HTTPS_PROXY and NO_PROXY as the gateway does for mail,
+// and by SSL_CERT_FILE as Go does.
 func (a *app) cloudHTTP(cloud config.Cloud) (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
+	proxy := gateway.ProxyFromEnvironment(a.Getenv)
+	t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
 	roots, err := cloudRoots(cloud)
 	if err != nil {
 		return nil, err

@@ -76,6 +76,7 @@ func TestScripts(t *testing.T) {
 			"usage":     cmdUsage,
 			"web":       cmdWeb,
 
+			"identity":   cmdIdentity,
 			"powershell": cmdPowerShell,
 		},
 	})
@@ -87,6 +88,8 @@ type scriptKey struct{}
 type script struct {
 	sandbox *sandbox.Server
 	gateway map[string]string // addresses of the gateway the script may start, by protocol
+
+	appCertificate string // key id of the mail application's certificate
 
 	mu       sync.Mutex
 	sessions map[string]*imapSession
@@ -133,6 +136,8 @@ func setupScript(e *testscript.Env) error {
 	id, secret := s.sandbox.AdminClient()
 	s.secrets = append(s.secrets, secret)
 	for k, v := range map[string]string{
+		"ADMIN_CLIENT_ID": id,
+
 		"GORACE":                     quickExit,
 		"HOME":                       filepath.Join(e.WorkDir, "home"),
 		"O365PW_CONFIG":              filepath.Join(e.WorkDir, "config.toml"),
@@ -347,22 +352,5 @@ func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "%s", b)
 	if got := fmt.Sprint(resp.StatusCode); got != args[0] {
 		ts.Fatalf("HTTP status %s, want %s: %s", got, args[0], b)
-	}
-}
-
-// powershell LINE... | FILE runs Exchange Online PowerShell as an administrator
-// would. The file may be stdout.
-func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) == 0 {
-		ts.Fatalf("usage: powershell LINE... | FILE")
-	}
-	lines := strings.Join(args, "\n")
-	if !strings.Contains(lines, " ") {
-		lines = ts.ReadFile(lines)
-	}
-	out, err := of(ts).sandbox.PowerShell(lines)
-	fmt.Fprint(ts.Stdout(), out)
-	if (err == nil) == neg {
-		ts.Fatalf("PowerShell: %v", err)
 	}
 }

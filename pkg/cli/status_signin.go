@@ -110,7 +110,7 @@ func (a *app) certificateStatus(ctx context.Context, s *session, st *statusJSON)
 	}
 	c.OK = true
 	if left := cert.NotAfter().Sub(a.Now()); left < certificateSoon {
-		a.warn("the certificate of the application expires in %s; make a new one: o365pw setup", apppassword.Days(left))
+		a.warn("the certificate of the application expires %s; make a new one: o365pw setup", relative(cert.NotAfter(), a.Now()))
 	}
 }
 

@@ -116,7 +116,10 @@ func (a proxyAccount) imported(listeners []proxyListener, catchAll bool) Importe
 	if a.get("token_url") == "" {
 		return Imported{Mailbox: i.Mailbox, Skipped: "it has no token_url, without which nothing tells where it signs in"}
 	}
-	if i.Cloud == "" || a.get("oauth2_flow") == "service_account" {
+	if a.get("oauth2_flow") == "service_account" {
+		return Imported{Mailbox: i.Mailbox, Skipped: "it signs in by a service account, which is Google's"}
+	}
+	if i.Cloud == "" {
 		return Imported{Mailbox: i.Mailbox, Skipped: fmt.Sprintf("its tokens come from %q, not from Microsoft", token.Hostname())}
 	}
 	// GCC High and DoD have one sign-in host; what the token is for tells them apart.

@@ -139,6 +139,32 @@ func TestImportEmailProxy(t *testing.T) {
 	}
 }
 
+// One account each, for what the file above does not have.
+func TestImportEmailProxyAccount(t *testing.T) {
+	const token = "token_url = https://login.microsoftonline.com/contoso.com/oauth2/v2.0/token\n"
+	for _, tt := range []struct{ name, text, backing, part string }{
+		{"two files", "[a@b.c]\n" + token + "oauth2_flow = client_credentials\njwt_certificate_path = cert.pem\njwt_key_path = key.pem\nclient_secret = hunter2\n",
+			"certificate", `"cert.pem" and "key.pem": put both into one PEM file`},
+		{"a secret beside them", "[a@b.c]\n" + token + "oauth2_flow = client_credentials\njwt_certificate_path = cert.pem\nclient_secret = hunter2\n",
+			"certificate", "the certificate stands in for it"},
+		{"certificate of a person's sign-in", "[a@b.c]\n" + token + "jwt_certificate_path = cert.pem\n", "user", "its certificate was not taken over"},
+		{"unknown flow", "[a@b.c]\n" + token + "oauth2_flow = magic\n", "user", `flow "magic" is not known`},
+		{"defaults", "[DEFAULT]\n" + token + "oauth2_flow = client_credentials\n[a@b.c]\nclient_id = " + guid + "\n", "secret", "nothing says which protocols"},
+		{"many tenants", "[a@b.c]\ntoken_url = https://login.microsoftonline.com/common/x\noauth2_flow = client_credentials\n", "secret", "no tenant was taken over: \"common\" stands for many"},
+		{"no catch-all", "[@b.c]\n" + token, "", "which allow_catch_all_accounts does not allow"},
+		{"service account", "[a@b.c]\n" + token + "oauth2_flow = service_account\n", "", "service account, which is Google's"},
+	} {
+		got, err := ImportEmailProxy(strings.NewReader(tt.text))
+		if err != nil || len(got) != 1 {
+			t.Fatalf("%s: %+v, %v", tt.name, got, err)
+		}
+		all := strings.Join(got[0].Notes, "\n") + got[0].Skipped
+		if got[0].Backing != tt.backing || !strings.Contains(all, tt.part) || strings.Contains(all, "hunter2") {
+			t.Errorf("%s: %q\n%s", tt.name, got[0].Backing, all)
+		}
+	}
+}
+
 // What is imported makes profiles that can be loaded.
 func TestImportedSettings(t *testing.T) {
 	all, err := ImportEmailProxy(strings.NewReader(proxyFile))

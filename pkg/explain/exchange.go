@@ -1,5 +1,7 @@
 package explain
 
+import "slices"
+
 // Exchange explains a reply of Exchange Online over IMAP, POP3 or SMTP by what
 // it says. The gateway's own replies are not Exchange's.
 //
@@ -63,19 +65,46 @@ func noRole(role string) Remedy {
 		"add the application permission in Entra: App registrations, the application, API permissions, Office 365 Exchange Online, " + role + "; then: az ad app permission admin-consent --id CLIENT_ID", Administrator}
 }
 
+// noScope is a person's token without the permission for a protocol.
+func noScope(scope string) Remedy {
+	return Remedy{
+		"with the backing user: the token lacks the permission " + scope + ": it is not among the application's, or was not consented to",
+		"add the delegated permission in Entra: App registrations, the application, API permissions, Microsoft Graph, " + scope + "; then sign in again: o365pw login", Administrator}
+}
+
+// Those that only one kind of token can have.
+var (
+	ofApplications = []Remedy{wrongObjectID, noFullAccess, noScopedRole, noRole("IMAP.AccessAsApp"), noRole("POP.AccessAsApp"), noRole("SMTP.SendAsApp")}
+	ofPeople       = []Remedy{ownRights, noScope("IMAP.AccessAsUser.All"), noScope("POP.AccessAsUser.All"), noScope("SMTP.Send")}
+)
+
+// For leaves out what cannot be the cause: with a token of a person's, what
+// only applications need, and the other way round.
+func (x Explanation) For(person bool) Explanation {
+	not := ofPeople
+	if person {
+		not = ofApplications
+	}
+	list := slices.DeleteFunc(x.Remedies(), func(r Remedy) bool { return slices.Contains(not, r) })
+	if len(list) > 0 {
+		x.Remedy, x.More = list[0], list[1:]
+	}
+	return x
+}
+
 var exchange = []entry{
 	{kind: OfExchange, codes: []string{"AUTHENTICATE failed"}, source: oauthMail, seen: true,
 		says: []string{"authenticate failed", "[contactadmin] the app password is right, but the mail server does not let it open"}, weakly: []string{"the mail server does not let it open"},
 		title:    "Exchange does not take the token over IMAP, and gives no reason; the app password is right",
-		remedies: []Remedy{wrongObjectID, noRole("IMAP.AccessAsApp"), noFullAccess, imapOff, otherAddress, otherService, ownRights, tooNew}},
+		remedies: []Remedy{wrongObjectID, noRole("IMAP.AccessAsApp"), noFullAccess, imapOff, otherAddress, otherService, ownRights, noScope("IMAP.AccessAsUser.All"), tooNew}},
 	{kind: OfExchange, codes: []string{"unknown user name or bad password"}, source: oauthMail,
 		says:     []string{"unknown user name or bad password", "[sys/perm] the app password is right, but the mail server does not let it open"},
 		title:    "Exchange does not take the token over POP3; the app password is right",
-		remedies: []Remedy{wrongObjectID, noRole("POP.AccessAsApp"), noFullAccess, popOff, otherAddress, otherService, ownRights, tooNew}},
+		remedies: []Remedy{wrongObjectID, noRole("POP.AccessAsApp"), noFullAccess, popOff, otherAddress, otherService, ownRights, noScope("POP.AccessAsUser.All"), tooNew}},
 	{kind: OfExchange, codes: []string{"authenticated but not connected"}, source: oauthMail, seen: true,
 		says:  []string{"authenticated but not connected", "the mail server does not open the mailbox"},
 		title: "Exchange takes the token, but does not open the mailbox",
-		remedies: []Remedy{noFullAccess, imapOff, popOff, notOnline, otherAddress,
+		remedies: []Remedy{noFullAccess, ownRights, imapOff, popOff, notOnline, otherAddress,
 			{"too many connections to the mailbox are open, as seen",
 				"close mail programs that you do not need, and try again: o365pw sessions", You},
 			{"the service itself is at fault, as seen with personal accounts since December 2024",
@@ -114,7 +143,7 @@ var exchange = []entry{
 				"look at the sign-in log in Entra", Administrator}}},
 	{kind: OfExchange, codes: []string{"5.7.3"}, says: []string{"5.7.3", "535 authentication unsuccessful", "the mail server does not let it send for"}, source: oauthMail, general: true,
 		title:    "Exchange does not take the token over SMTP, and gives no reason; the app password is right",
-		remedies: []Remedy{wrongObjectID, noRole("SMTP.SendAsApp"), noFullAccess, noScopedRole, otherAddress, otherService, ownRights, tooNew}},
+		remedies: []Remedy{wrongObjectID, noRole("SMTP.SendAsApp"), noFullAccess, noScopedRole, otherAddress, otherService, ownRights, noScope("SMTP.Send"), tooNew}},
 
 	// Sending.
 	{kind: OfExchange, codes: []string{"SendAsDenied", "5.2.252"}, says: []string{"sendasdenied", "5.2.252", "not allowed to send as"}, source: sendAs, seen: true, remedies: notThisSender},

@@ -213,14 +213,21 @@ func (x Explanation) Hint() string {
 	return x.Fix
 }
 
-// Line is everything that mends it, in order, on one line: for a log.
+// Line is everything that mends it, in order, on one line: for a log. Whose
+// move it is stands where that changes.
 func (x Explanation) Line() string {
 	var b strings.Builder
+	mover := ""
 	for i, r := range x.Remedies() {
 		if i > 0 {
 			b.WriteString("; or ")
 		}
-		b.WriteString(r.Cause + "; to mend it (" + r.Mover + "): " + r.Fix)
+		b.WriteString(r.Cause)
+		if r.Mover != mover {
+			mover = r.Mover
+			b.WriteString(" (" + mover + ")")
+		}
+		b.WriteString(": " + r.Fix)
 	}
 	return b.String()
 }

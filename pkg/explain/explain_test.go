@@ -125,6 +125,27 @@ func TestCausesInOrder(t *testing.T) {
 	}
 }
 
+// TestFor: who has a person's token is not told of service principals, nor the
+// other way round.
+func TestFor(t *testing.T) {
+	for _, reply := range []string{"AUTHENTICATE failed", "unknown user name or bad password", "authenticated but not connected", "5.7.3"} {
+		x, ok := Exchange(reply)
+		person, application := x.For(true).Line(), x.For(false).Line()
+		if !ok || strings.Contains(person, "service principal") || strings.Contains(person, "AsApp") || !strings.Contains(person, "-User ACCOUNT") {
+			t.Errorf("%s, for a person: %s", reply, person)
+		}
+		if strings.Contains(application, "backing user") || !strings.Contains(application, "-User OBJECT_ID -AccessRights FullAccess") {
+			t.Errorf("%s, for an application: %s", reply, application)
+		}
+		if again, _ := Exchange(reply); again.Line() != x.Line() {
+			t.Errorf("%s: the table was changed", reply)
+		}
+	}
+	if x, _ := AADSTS(50011); x.For(true).Line() != x.Line() {
+		t.Error("what is no reply of Exchange's has changed")
+	}
+}
+
 func TestFill(t *testing.T) {
 	x, _ := Exchange("AUTHENTICATE failed")
 	got := x.Fill(map[string]string{"CLIENT_ID": "11111111-aaaa-4aaa-8aaa-111111111111", "ADDRESS": "alice@contoso.com", "TENANT": ""})

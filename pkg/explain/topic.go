@@ -13,6 +13,7 @@ type Topic string
 const (
 	ObjectID      Topic = "object id"       // of the service principal in Exchange
 	Role          Topic = "role"            // in the application's token
+	Scope         Topic = "scope"           // in a person's token
 	ScopedRole    Topic = "scoped role"     // in place of Role, to send
 	FullAccess    Topic = "full access"     // of the application
 	PersonRights  Topic = "person's rights" // of whoever has signed in
@@ -34,8 +35,10 @@ func (r Remedy) about() Topic {
 			return t
 		}
 	}
-	if before, _, _ := strings.Cut(noRole("\x00").Cause, "\x00"); strings.HasPrefix(r.Cause, before) {
-		return Role
+	for t, of := range map[Topic]Remedy{Role: noRole("\x00"), Scope: noScope("\x00")} {
+		if before, _, _ := strings.Cut(of.Cause, "\x00"); strings.HasPrefix(r.Cause, before) {
+			return t
+		}
 	}
 	return ""
 }

@@ -265,7 +265,7 @@ func parseIMAPResponse(unit []byte) (imapResponse, error) {
 		valid = valid && len(tag) > 0 && !bytes.ContainsFunc(tag, func(r rune) bool { return !isTagChar(r) })
 	}
 	if !valid {
-		return imapResponse{}, &unexpectedError{"not an IMAP response:", quoted(string(line), 100)}
+		return imapResponse{}, &unexpectedError{problem: "not an IMAP response:", reply: quoted(string(line), 100)}
 	}
 	r := imapResponse{tag: string(tag), status: strings.ToUpper(string(name)), text: string(text)}
 	if slices.Contains([]string{"OK", "NO", "BAD", "BYE", "PREAUTH"}, r.status) && strings.HasPrefix(r.text, "[") {
@@ -286,5 +286,6 @@ func (r imapResponse) said() string {
 
 // unexpected is the error for a response that has no place where it came.
 func (r imapResponse) unexpected() error {
-	return unexpected(strings.TrimSpace(r.tag + " " + r.status + " " + r.text))
+	said := strings.TrimSpace(r.tag + " " + r.status + " " + r.text)
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(said, 200), later: r.status == "BYE"}
 }

@@ -177,14 +177,14 @@ func proxyAnswer(r io.Reader) (first []byte, err error) {
 		_, network := errors.AsType[net.Error](err)
 		switch {
 		case err == nil && resp.ProtoMajor != 1:
-			return nil, &unexpectedError{"not an answer of an HTTP/1 proxy:", quoted(resp.Proto, 20)}
+			return nil, &unexpectedError{problem: "not an answer of an HTTP/1 proxy:", reply: quoted(resp.Proto, 20)}
 		case err == nil && resp.StatusCode/100 == 2:
 			first, _ = in.Peek(in.Buffered())
 			return slices.Clone(first), nil
 		case err == nil && resp.StatusCode/100 == 1 && resp.StatusCode != http.StatusSwitchingProtocols:
 			continue // RFC 9110 section 15.2
 		case err == nil:
-			return nil, &proxyRefusedError{unexpectedError{"it answers", quoted(resp.Proto+" "+resp.Status, 200)}, resp.StatusCode, resp.Header.Values("Proxy-Authenticate")}
+			return nil, &proxyRefusedError{unexpectedError{problem: "it answers", reply: quoted(resp.Proto+" "+resp.Status, 200)}, resp.StatusCode, resp.Header.Values("Proxy-Authenticate")}
 		case limit.N <= 0:
 			return nil, fmt.Errorf("%w: an answer of more than %d bytes", errTooLong, proxyMaxHead)
 		case network, errors.Is(err, net.ErrClosed):
@@ -192,7 +192,7 @@ func proxyAnswer(r io.Reader) (first []byte, err error) {
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 			return nil, errors.New("it closed the connection")
 		}
-		return nil, &unexpectedError{"not an answer of an HTTP proxy:", quoted(err.Error(), 120)}
+		return nil, &unexpectedError{problem: "not an answer of an HTTP proxy:", reply: quoted(err.Error(), 120)}
 	}
 	return nil, &unexpectedError{problem: "one interim answer too many"}
 }

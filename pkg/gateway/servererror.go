@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/o365pw/o365pw/pkg/explain"
 )
 
 // Step is a part of a sign-in at a mail server.
@@ -87,12 +89,12 @@ func (e *ServerError) Error() string {
 		fmt.Fprintf(&b, "connect to the %s %s: %v", who, e.Address, e.Err)
 	case e.Step == StepProxy:
 		fmt.Fprintf(&b, "connect to the %s %s through the proxy %s: %v", who, e.Address, e.Proxy, e.Err)
-	case e.Mailbox == "":
+	case e.Err != nil:
 		fmt.Fprintf(&b, "%s %s: %s: %v", who, e.Address, e.Command, e.Err)
-	case e.Reply != "":
-		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
+	case e.Wait > 0 && e.Reply == "":
+		fmt.Fprintf(&b, "%s %s is left alone for %s", who, e.Address, limited(e.Mailbox, 100))
 	default:
-		fmt.Fprintf(&b, "%s %s is not asked for %s", who, e.Address, limited(e.Mailbox, 100))
+		fmt.Fprintf(&b, "%s %s refused %s for %s: %q", who, e.Address, e.Command, limited(e.Mailbox, 100), e.Reply)
 	}
 	if e.Wait > 0 {
 		fmt.Fprintf(&b, ": the upstream throttles this mailbox and asks for %s of rest", e.Wait)
@@ -111,11 +113,12 @@ func (e *ServerError) Unwrap() error { return e.Err }
 type unexpectedError struct {
 	problem string
 	reply   string // fit for a log; empty: no one line of it matters
+	later   bool   // it says that the server does not serve now
 }
 
 // unexpected is the error for an answer that should have been another.
 func unexpected(reply string) error {
-	return &unexpectedError{"unexpected answer", quoted(reply, 200)}
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(reply, 200)}
 }
 
 func (e *unexpectedError) Error() string {
@@ -131,6 +134,9 @@ func (u *upstream) failed(command string, err error) *ServerError {
 	e := &ServerError{Address: u.address, Proxy: u.proxy, Step: u.step, Command: command, Fault: FaultUnreachable, Err: err, gateway: u.gateway}
 	if said, ok := errors.AsType[*unexpectedError](err); ok {
 		e.Fault, e.Reply = FaultUnexpected, said.reply
+		if said.later {
+			e.Fault = FaultTemporary
+		}
 	} else if errors.Is(err, errTooLong) {
 		e.Fault = FaultUnexpected
 	}
@@ -184,7 +190,7 @@ func (e *ServerError) putOff(reply string) *Refusal {
 // hence [Policy].
 func (e *ServerError) notLetIn(f Fault, name Protocol, l login, what string) *Refusal {
 	e.Fault = f
-	e.Fix = fixFor(f, e.Step, name, l)
+	e.Fix = e.fixFor(name, l)
 	return &Refusal{Reason: Policy, Err: e, Public: "the app password is right, but the mail server does not " + what + "; ask your administrator"}
 }
 
@@ -197,37 +203,25 @@ var base64Run = regexp.MustCompile(`[A-Za-z0-9+/=_-]{40,}`)
 // quoted makes what a server said fit for a log.
 func quoted(text string, n int) string { return limited(base64Run.ReplaceAllString(text, "…"), n) }
 
-// fixFor is what an administrator looks at and runs. Exchange gives no reason
-// of its own for most of its refusals.
-func fixFor(f Fault, step Step, name Protocol, l login) string {
-	at, ok := exchangeNames[name]
+// fixFor is what mends it by the table of package explain. What went wrong is
+// judged here, by code and step: the same words of a server can mean something
+// else elsewhere.
+func (e *ServerError) fixFor(name Protocol, l login) string {
+	code := refusedCodes[name]
+	switch {
+	case e.Fault == FaultSMTPAuthOff:
+		code = "SmtpClientAuthentication"
+	case e.Fault == FaultNotConnected:
+		code = "authenticated but not connected"
+	case e.Step == StepMailbox && name == SMTP:
+		code = "5.7.60"
+	}
+	x, ok := explain.Exchange(code)
 	if !ok {
 		return ""
 	}
-	switch {
-	case f == FaultSMTPAuthOff:
-		return "SMTP AUTH is switched off, for OAuth as well: for the mailbox Set-CASMailbox -Identity " + limited(l.mailbox, 100) +
-			" -SmtpClientAuthenticationDisabled $false, which goes before the organisation's Set-TransportConfig -SmtpClientAuthenticationDisabled $false; security defaults must be off too"
-	case step == StepMailbox && name == SMTP:
-		return "check that the address is one the mailbox may send as (Add-RecipientPermission -AccessRights SendAs)"
-	case f == FaultNotConnected && l.delegated:
-		return "the token is good, but the mailbox is closed to the person who signed in: where it is another's, give them FullAccess (Add-MailboxPermission), switch " + at.name +
-			" on (" + at.on + "), and check that the mailbox is in Exchange Online under this address; where the user principal name differs, try that one"
-	case f == FaultNotConnected:
-		return "the token is good, but the mailbox is closed to it: give the service principal FullAccess (Add-MailboxPermission), switch " + at.name +
-			" on (" + at.on + "), and check that the mailbox is in Exchange Online under this address"
-	case l.delegated:
-		return "check that the person who signed in may open the mailbox (where it is another's: Add-MailboxPermission, FullAccess), that the application has the delegated permission " + at.delegated +
-			", and that " + at.name + " is on (" + at.on + ")"
-	}
-	return "check that the service principal is registered in Exchange by the object id of the enterprise application (New-ServicePrincipal), has FullAccess on the mailbox (Add-MailboxPermission) and the permission " + at.application +
-		", and that " + at.name + " is on (" + at.on + ")"
+	return x.For(l.delegated).Fill(map[string]string{"ADDRESS": limited(l.mailbox, 100)}).Line()
 }
 
-// exchangeNames are what Exchange and Entra call a protocol, its switch, and
-// its permissions for a person's token and for the application's own.
-var exchangeNames = map[Protocol]struct{ name, on, delegated, application string }{
-	IMAP: {"IMAP", "Set-CASMailbox -ImapEnabled $true", "IMAP.AccessAsUser.All", "IMAP.AccessAsApp"},
-	POP3: {"POP", "Set-CASMailbox -PopEnabled $true", "POP.AccessAsUser.All", "POP.AccessAsApp"},
-	SMTP: {"SMTP AUTH", "Set-CASMailbox -SmtpClientAuthenticationDisabled $false", "SMTP.Send", "SMTP.SendAsApp"},
-}
+// refusedCodes are the codes by which package explain knows a refused token.
+var refusedCodes = map[Protocol]string{IMAP: "AUTHENTICATE failed", POP3: "unknown user name or bad password", SMTP: "5.7.3"}

@@ -204,7 +204,7 @@ type smtpReply struct {
 func (r smtpReply) text() string { return strings.Join(r.lines, " ") }
 
 func (r smtpReply) unexpected() error {
-	return unexpected(r.code + " " + r.text())
+	return &unexpectedError{problem: "unexpected answer", reply: quoted(r.code+" "+r.text(), 200), later: r.code[0] == '4'}
 }
 
 func (d *smtpDialog) command(line string) (smtpReply, error) {
@@ -222,7 +222,7 @@ func (d *smtpDialog) reply() (smtpReply, error) {
 			return r, err
 		}
 		if len(line) < 3 || strings.Trim(line[:3], "0123456789") != "" || len(line) > 3 && line[3] != ' ' && line[3] != '-' || r.code != "" && r.code != line[:3] {
-			return r, &unexpectedError{"not an SMTP reply:", quoted(line, 100)}
+			return r, &unexpectedError{problem: "not an SMTP reply:", reply: quoted(line, 100)}
 		}
 		r.code = line[:3]
 		if len(line) < 4 {

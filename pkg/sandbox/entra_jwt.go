@@ -140,7 +140,7 @@ func (s *Server) accessTokenText(t *accessToken, now time.Time) string {
 		"iat": now.Unix(), "nbf": now.Unix(), "exp": t.expires.Unix(), "uti": randomText(22, tokenAlphabet), "ver": "1.0",
 	}
 	if t.person == nil {
-		claims["idtyp"], claims["oid"], claims["sub"], claims["appidacr"] = "app", t.app.principalID, t.app.principalID, "1"
+		claims["idtyp"], claims["oid"], claims["sub"], claims["appidacr"] = "app", t.principalID, t.principalID, "1"
 		if len(t.roles) > 0 {
 			claims["roles"] = t.roles
 		}

@@ -43,10 +43,11 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	}
 	var app *application
 	var redirectURIs []string
+	var name string
 	if refusal == nil {
 		s.mu.Lock()
 		if app, refusal = s.appLocked(in, form); refusal == nil {
-			redirectURIs = app.redirectURIs
+			redirectURIs, name = app.redirectURIs, app.displayName
 		}
 		s.mu.Unlock()
 	}
@@ -90,7 +91,7 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	s.entra.requests[id] = q
 	s.mu.Unlock()
 	s.writePage(w, http.StatusOK, signInPage, pageData{
-		App: app.displayName, Action: "/" + s.segment(in) + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
+		App: name, Action: "/" + s.segment(in) + "/oauth2/v2.0/signin", Hidden: map[string]string{"request": id},
 		People: s.people(in, form.Get("login_hint")),
 	})
 }

@@ -106,8 +106,3 @@ func (s *Server) first(in realm) *person {
 	}
 	return nil
 }
-
-// PersonalClientID is a public client for the people of every organisation and
-// for personal accounts, to sign in to their mail at /common and /consumers.
-// Its redirect URI is http://localhost, with any port.
-func (s *Server) PersonalClientID() string { return s.dir.personal.clientID }

@@ -15,12 +15,13 @@ import (
 
 // accessToken is what an access token stands for; see accessTokenText.
 type accessToken struct {
-	audience string
-	app      *application
-	person   *person // nil for an app-only token
-	roles    []string
-	scopes   []string
-	expires  time.Time
+	audience    string
+	app         *application
+	principalID string  // of app, when the token was issued
+	person      *person // nil for an app-only token
+	roles       []string
+	scopes      []string
+	expires     time.Time
 }
 
 type refreshToken struct {
@@ -302,7 +303,9 @@ func (s *Server) issue(g *grant) tokenAnswer {
 		ExpiresIn:    int(s.TokenLife / time.Second),
 		ExtExpiresIn: int(s.TokenLife / time.Second),
 	}
-	t := &accessToken{audience: g.scope.resource, app: g.app, person: g.person, expires: now.Add(s.TokenLife)}
+	t := &accessToken{
+		audience: g.scope.resource, app: g.app, principalID: g.app.principalID, person: g.person, expires: now.Add(s.TokenLife),
+	}
 	if g.person == nil {
 		t.roles = s.rolesLocked(g.app, g.scope.resource)
 	} else {

@@ -72,11 +72,8 @@ func (x *exchange) personAccess(m mailboxConfig, t *accessToken, box *mailbox, p
 // send, an assignment of smtpRole instead of both. It is the permission that
 // makes Exchange ask for FullAccess, whatever was assigned.
 func (x *exchange) appAccess(config *exchangeConfig, t *accessToken, box *mailbox, protocol string) access {
-	x.s.mu.Lock()
-	clientID, objectID := t.app.clientID, t.app.principalID
-	x.s.mu.Unlock()
 	permitted := slices.Contains(t.roles, mailPermissions[protocol].role)
-	p := config.principal(clientID, objectID)
+	p := config.principal(t.app.clientID, t.principalID)
 	switch {
 	case t.audience != exchangeResource:
 		return access{refused: "audience of the token"}

@@ -30,9 +30,10 @@ type Faults struct {
 	LoseRemovePassword int `json:"loseRemovePassword"`
 	DropRemovePassword int `json:"dropRemovePassword"`
 	// LoseWriteNext calls of Graph with POST, PATCH or DELETE are carried out
-	// and the connection is cut before the answer; a call that is refused is
-	// not counted. DropWriteNext calls are cut before they are carried out.
-	// SkipWrites such calls go well before either begins.
+	// and the connection is cut before the answer; DropWriteNext calls are cut
+	// before they are carried out. SkipWrites such calls go well before either
+	// begins. Calls that are refused count for LoseWriteNext and SkipWrites as
+	// none.
 	LoseWriteNext int `json:"loseWriteNext"`
 	DropWriteNext int `json:"dropWriteNext"`
 	SkipWrites    int `json:"skipWrites"`

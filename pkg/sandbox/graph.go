@@ -147,12 +147,17 @@ func (s *Server) graphAnswer(w http.ResponseWriter, r *http.Request) (*answer, *
 // carryOutLocked carries a request out, or loses it where a fault says so.
 func (c *call) carryOutLocked(op operation, args []string) (*answer, *graphError) {
 	f := &c.s.Faults
-	spoil := c.r.Method != http.MethodGet && (f.LoseWriteNext > 0 || f.DropWriteNext > 0) && !takeOne(&f.SkipWrites)
-	if spoil && takeOne(&f.DropWriteNext) {
+	spoil := c.r.Method != http.MethodGet && (f.LoseWriteNext > 0 || f.DropWriteNext > 0)
+	skip := spoil && f.SkipWrites > 0
+	if spoil && !skip && takeOne(&f.DropWriteNext) {
 		cut()
 	}
 	a, refusal := op.serve(c, args)
-	if refusal == nil && spoil && takeOne(&f.LoseWriteNext) {
+	switch {
+	case refusal != nil:
+	case skip:
+		f.SkipWrites--
+	case spoil && takeOne(&f.LoseWriteNext):
 		cut()
 	}
 	return a, refusal

@@ -23,7 +23,7 @@ func (c *call) createApplication([]string) (*answer, *graphError) {
 func (c *call) register(uniqueName string) (*answer, *graphError) {
 	a := newApplication(c.s.nowLocked())
 	a.uniqueName = uniqueName
-	a.owners = []string{c.token.app.principalID}
+	a.owners = []string{c.token.principalID}
 	if c.token.person != nil {
 		a.owners = []string{c.token.person.objectID}
 	}

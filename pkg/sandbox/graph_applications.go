@@ -158,7 +158,7 @@ func (c *call) mayWrite(a *application) bool {
 	case p != nil:
 		return p.admin || a.ownedBy(p.objectID)
 	default:
-		return c.may(nil, writeScopes) || a.ownedBy(c.token.app.principalID)
+		return c.may(nil, writeScopes) || a.ownedBy(c.token.principalID)
 	}
 }
 

@@ -38,40 +38,39 @@ func (c *call) getUser(args []string) (*answer, *graphError) {
 	return c.user(p)
 }
 
-var (
-	userFilter  = regexp.MustCompile(`^(mail|userPrincipalName) eq '((?:[^']|'')*)'$`)
-	proxyFilter = regexp.MustCompile(`^proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\)$`)
-)
+// userTerm is one comparison of a filter on people: by an address or the
+// principal name, or by any of the addresses.
+var userTerm = regexp.MustCompile(
+	`^(?:(mail|userPrincipalName) eq '((?:[^']|'')*)'|proxyAddresses/any\(([a-z]+): ?([a-z]+) eq '(?i:smtp):((?:[^']|'')*)'\))(?: or |$)`)
 
-// personFilter understands one condition on people; nil: none that is known.
-func personFilter(filter string) func(*person) bool {
+// parseUserFilter understands such comparisons with "or" between them; nil for
+// any other filter.
+func parseUserFilter(filter string) func(*person) bool {
+	var terms []func(*person) bool
 	text := func(s string) string { return strings.ReplaceAll(s, "''", "'") }
-	m, proxy := userFilter.FindStringSubmatch(filter), proxyFilter.FindStringSubmatch(filter)
-	switch {
-	case m != nil && m[1] == "mail":
-		return func(p *person) bool { return sameFold(p.address, text(m[2])) }
-	case m != nil:
-		return func(p *person) bool { return sameFold(p.upn, text(m[2])) }
-	case proxy != nil && proxy[1] == proxy[2]:
-		return func(p *person) bool {
-			return slices.ContainsFunc(append([]string{p.address}, p.sendAs...), func(a string) bool { return sameFold(a, text(proxy[3])) })
+	for rest := filter; ; {
+		m := userTerm.FindStringSubmatch(rest)
+		if m == nil || m[3] != m[4] {
+			return nil
 		}
-	}
-	return nil
-}
-
-// alternatives are the parts of a filter between its ors, those in quotes left
-// alone.
-func alternatives(filter string) []string {
-	var parts []string
-	from := 0
-	for i := range len(filter) {
-		if strings.HasPrefix(filter[i:], " or ") && strings.Count(filter[:i], "'")%2 == 0 {
-			parts = append(parts, filter[from:i])
-			from = i + len(" or ")
+		switch m[1] {
+		case "mail":
+			terms = append(terms, func(p *person) bool { return sameFold(p.address, text(m[2])) })
+		case "userPrincipalName":
+			terms = append(terms, func(p *person) bool { return sameFold(p.upn, text(m[2])) })
+		default:
+			terms = append(terms, func(p *person) bool {
+				return sameFold(p.address, text(m[5])) ||
+					slices.ContainsFunc(p.sendAs, func(a string) bool { return sameFold(a, text(m[5])) })
+			})
 		}
+		if !strings.HasSuffix(m[0], " or ") { // a quoted string ends in a quotation mark
+			return func(p *person) bool {
+				return slices.ContainsFunc(terms, func(term func(*person) bool) bool { return term(p) })
+			}
+		}
+		rest = rest[len(m[0]):]
 	}
-	return append(parts, filter[from:])
 }
 
 // listUsers finds people by an address that is not their principal name, too.
@@ -81,16 +80,8 @@ func (c *call) listUsers([]string) (*answer, *graphError) {
 	}
 	match := func(*person) bool { return true }
 	if filter, ok := c.query.filter(); ok {
-		var parts []func(*person) bool
-		for _, part := range alternatives(filter) {
-			one := personFilter(part)
-			if one == nil {
-				return nil, invalidFilter(filter)
-			}
-			parts = append(parts, one)
-		}
-		match = func(p *person) bool {
-			return slices.ContainsFunc(parts, func(one func(*person) bool) bool { return one(p) })
+		if match = parseUserFilter(filter); match == nil {
+			return nil, invalidFilter(filter)
 		}
 	}
 	var list []entry

@@ -76,6 +76,7 @@ func TestLostWrites(t *testing.T) {
 	}
 	id := must(t, s, bearer, "GET", "/applications(uniqueName='o365pw-alice')?$select=appId", "", 200).body["appId"].(string)
 	s.SetFaults(func(f *Faults) { f.SkipWrites, f.DropWriteNext = 1, 1 })
+	must(t, s, bearer, "POST", "/applications", `{}`, 400) // which is not the one skipped
 	if r := upsert(t, s, bearer, newApp); r.status != 204 {
 		t.Errorf("skipped: %d", r.status)
 	}

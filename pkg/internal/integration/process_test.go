@@ -126,10 +126,11 @@ func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
 
 // packages are Debian's names for what the tests run.
 var packages = map[string]string{
-	"alpine": "alpine", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
+	"alpine": "alpine", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
 	"fdm": "fdm", "fetchmail": "fetchmail", "getmail": "getmail6",
 	"git": "git-email libauthen-sasl-perl libmailtools-perl libnet-smtp-ssl-perl", "gnome-keyring-daemon": "gnome-keyring",
-	"mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt", "offlineimap": "offlineimap3", "python3": "python3",
+	"mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
+	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 }
 
@@ -140,8 +141,12 @@ func tool(t *testing.T, name string) string {
 		return name
 	}
 	path, err := exec.LookPath(name)
-	if err != nil && name == "dovecot" { // not on the path of ordinary users
+	switch {
+	case err == nil:
+	case name == "dovecot": // not on the path of ordinary users
 		path, err = exec.LookPath("/usr/sbin/dovecot")
+	case name == "chromium": // under another name and maker
+		path, err = exec.LookPath("google-chrome")
 	}
 	if err != nil {
 		t.Fatalf("this test needs %s (Debian: apt-get install %s): %v", name, packages[name], err)

@@ -1,0 +1,93 @@
+//go:build unix
+
+package cli_test
+
+import (
+	"encoding/pem"
+	"os"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// identity certificate FILE [unknown] | file FILE | github: lets the
+// administrator's client sign in so, as an administrator would have prepared
+// it, and writes what goes on the machine. identity job | app-service |
+// virtual-machine: the environment that GitHub and Azure give. identity
+// app-certificate FILE | remove-app-certificate: the mail application's.
+func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: identity KIND [FILE]")
+	}
+	s := of(ts)
+	admin, _ := s.sandbox.AdminClient()
+	_, mail := s.sandbox.MailApp()
+	const subject = "system:serviceaccount:mail:o365pw"
+	certificate := func(clientID, file string, known bool) {
+		cert, err := entra.NewCertificate("o365pw test", time.Now(), 24*time.Hour)
+		ts.Check(err)
+		if old, err := os.ReadFile(file); err == nil {
+			cert, err = entra.ParseCertificate(secret.New(string(old)))
+			ts.Check(err)
+		}
+		ts.Check(os.WriteFile(file, []byte(cert.PEM().Reveal()), 0o600))
+		if known {
+			s.appCertificate, err = s.sandbox.AddCertificate(clientID, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.DER()}))
+			ts.Check(err)
+		}
+	}
+	switch args[0] {
+	case "certificate":
+		certificate(admin, ts.MkAbs(args[1]), len(args) == 2)
+	case "app-certificate":
+		certificate(mail, ts.MkAbs(args[1]), true)
+	case "remove-app-certificate":
+		if !s.sandbox.RemoveCertificate(mail, s.appCertificate) {
+			ts.Fatalf("the application has no such certificate")
+		}
+	case "file":
+		ts.Check(s.sandbox.AddFederatedCredential(admin, "cluster", s.sandbox.OIDCIssuer(), subject))
+		token := s.sandbox.OIDCToken(subject, "api://AzureADTokenExchange", time.Hour)
+		s.secrets = append(s.secrets, token)
+		ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(token+"\n"), 0o600))
+	case "app-service":
+		_, endpoint, header := s.sandbox.ManagedIdentity()
+		s.secrets = append(s.secrets, header)
+		ts.Setenv("IDENTITY_ENDPOINT", endpoint)
+		ts.Setenv("IDENTITY_HEADER", header)
+	case "virtual-machine":
+		imds, _, _ := s.sandbox.ManagedIdentity()
+		ts.Setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", imds)
+	case "job":
+		url, token := s.sandbox.GitHubOIDC()
+		s.secrets = append(s.secrets, token)
+		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_URL", url)
+		ts.Setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", token)
+	case "github":
+		ts.Check(s.sandbox.AddFederatedCredential(admin, "github", s.sandbox.OIDCIssuer(), s.sandbox.OIDCSubject))
+	default:
+		ts.Fatalf("unknown identity %s", args[0])
+	}
+}
+
+// powershell SCRIPT|FILE.ps1: what an Exchange administrator runs.
+func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: powershell SCRIPT|FILE")
+	}
+	script := args[0]
+	if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil {
+		script = string(b)
+	}
+	out, err := of(ts).sandbox.PowerShell(script)
+	_, _ = ts.Stdout().Write([]byte(out))
+	switch {
+	case err != nil && !neg:
+		ts.Fatalf("%v", err)
+	case err == nil && neg:
+		ts.Fatalf("PowerShell took it")
+	}
+}
