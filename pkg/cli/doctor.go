@@ -87,7 +87,6 @@ type doctor struct {
 	subject    *apppassword.Entry
 	subjectErr error // of the registry
 	mailSignIn apppassword.SignIn
-	hasSignIn  bool
 	mailboxes  []string
 	allow      []string
 
@@ -193,7 +192,7 @@ func (d *doctor) open(arg string) error {
 	} else {
 		d.subject = d.anySubject(entries)
 	}
-	if d.mailSignIn, d.hasSignIn, err = s.manager.SignInOf(); err != nil {
+	if d.mailSignIn, _, err = s.manager.SignInOf(); err != nil {
 		d.subjectErr = err
 	}
 	d.scope()

@@ -220,7 +220,7 @@ func TestDoctorWithoutPermissions(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	wants(t, out, `^FAIL  Consent +nobody has consented to IMAP.AccessAsApp and SMTP.SendAsApp$`, `^FAIL  Permissions +the token lacks IMAP.AccessAsApp and SMTP.SendAsApp$`,
-		`^FAIL  IMAP alice@contoso.com `, `the token lacks the role IMAP.AccessAsApp`, `az ad app permission admin-consent --id `+client,
+		`^FAIL  IMAP alice@contoso.com .*\n   1. cause: the token lacks the role IMAP.AccessAsApp`, `az ad app permission admin-consent --id `+client,
 		`New-ServicePrincipal -AppId `+client+` -ObjectId `+made.ID, `^Consent to them: `)
 
 	// To send alone, a scoped role in Exchange does without: not a failure by

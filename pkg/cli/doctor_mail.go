@@ -255,19 +255,11 @@ func (d *doctor) ruledOut(p gateway.Protocol, mailbox string) []explain.Topic {
 	if !d.readable {
 		out = nil
 	}
-	if d.delegated() {
-		out = append(out, explain.ObjectID, explain.Role, explain.ScopedRole, explain.FullAccess)
-		if d.own(mailbox) {
-			out = append(out, explain.PersonRights)
-		}
-		if slices.ContainsFunc(d.claims.Scopes, func(s string) bool { return strings.HasSuffix(s, permissionsFor[string(p)].scope) }) {
-			out = append(out, explain.PersonScope)
-		}
-	} else {
-		out = append(out, explain.PersonRights, explain.PersonScope)
-		if slices.Contains(d.claims.Roles, permissionsFor[string(p)].role) {
-			out = append(out, explain.Role, explain.ScopedRole)
-		}
+	if of := permissionsFor[string(p)]; slices.Contains(d.claims.Roles, of.role) || slices.Contains(d.claims.Scopes, of.scope) {
+		out = append(out, explain.Role, explain.ScopedRole, explain.Scope)
+	}
+	if d.own(mailbox) {
+		out = append(out, explain.PersonRights)
 	}
 	if p != gateway.IMAP {
 		out = append(out, explain.IMAPSwitch)
@@ -290,6 +282,7 @@ func (d *doctor) ruledOut(p gateway.Protocol, mailbox string) []explain.Topic {
 // notLetIn is what a refusal without a reason can be, in the order to look.
 func (d *doctor) notLetIn(p gateway.Protocol, mailbox string) []remedy {
 	x, _ := explain.Exchange(permissionsFor[string(p)].refusal)
+	x = x.For(d.delegated())
 	if d.unlicensed(mailbox) {
 		online, _ := explain.Exchange("authenticated but not connected")
 		return remediesOf(append(online.Only(explain.MailboxOnline), x.Without(d.ruledOut(p, mailbox)...)...))
@@ -297,7 +290,12 @@ func (d *doctor) notLetIn(p gateway.Protocol, mailbox string) []remedy {
 	if d.delegated() {
 		return remediesOf(personFirst(x, d.ruledOut(p, mailbox)))
 	}
-	list := remediesOf(x.Without(d.ruledOut(p, mailbox)...))
+	out := d.ruledOut(p, mailbox)
+	certain := []explain.Topic{}
+	if d.readable && !slices.Contains(out, explain.Role) {
+		certain = append(certain, explain.Role, explain.ScopedRole)
+	}
+	list := remediesOf(append(x.Only(certain...), x.Without(append(out, certain...)...)...))
 	if registered := x.Only(explain.ObjectID); d.principalID() != "" {
 		i := slices.IndexFunc(list, func(r remedy) bool { return r.cause == registered[0].Cause })
 		list[i].fix = d.registerAnew()
@@ -339,10 +337,8 @@ func (d *doctor) registerAnew() []string {
 // notConnected is why a mailbox stays closed to a token that is good.
 func (d *doctor) notConnected(p gateway.Protocol, mailbox string) []remedy {
 	x, _ := explain.Exchange("authenticated but not connected")
-	list := x.Without(d.ruledOut(p, mailbox)...)
-	if of, _ := explain.Exchange(permissionsFor[string(p)].refusal); d.delegated() && !d.own(mailbox) {
-		list = append(of.Only(explain.PersonRights), list...)
-	}
+	x = x.For(d.delegated())
+	list := personFirst(x, d.ruledOut(p, mailbox))
 	if d.unlicensed(mailbox) {
 		list = append(x.Only(explain.MailboxOnline), slices.DeleteFunc(list, func(r explain.Remedy) bool { return r.About(explain.MailboxOnline) })...)
 	}

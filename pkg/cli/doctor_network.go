@@ -83,7 +83,7 @@ func (d *doctor) networkChecks() []check {
 type answer struct {
 	status int
 	body   []byte
-	clock  time.Duration // the server's clock is ahead of this machine's by this; absent with noClock
+	clock  time.Duration // by which the server's clock is ahead of this machine's
 	dated  bool          // clock is known
 }
 

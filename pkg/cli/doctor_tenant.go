@@ -141,6 +141,9 @@ func (d *doctor) consent(ctx context.Context) result {
 // send there may be a scoped role in Exchange, which shows nowhere here.
 func (d *doctor) lacking(how string, missing, missingToSend []string) result {
 	all := slices.Concat(missing, missingToSend)
+	if len(d.allow) == 0 {
+		return skipped("there is no mailbox to open")
+	}
 	if len(all) == 0 {
 		return passed("%s", sentence(d.permissions()))
 	}
