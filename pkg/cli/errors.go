@@ -126,11 +126,11 @@ func advise(err error) advice {
 	if errors.Is(err, errInterrupted) {
 		return advice{code: interrupted}
 	}
-	if e, ok := errors.AsType[*failedError](err); ok {
-		return advice{e.code, e.hint}
-	}
 	if e, ok := errors.AsType[*setupError](err); ok {
 		return e.advice()
+	}
+	if e, ok := errors.AsType[*failedError](err); ok {
+		return advice{e.code, e.hint}
 	}
 	if e, ok := errors.AsType[*unprintedError](err); ok {
 		return advice{failed, "o365pw show --password " + asArgument(e.name) + "; or undo it: o365pw revoke " + asArgument(e.name)}

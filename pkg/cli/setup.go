@@ -176,7 +176,7 @@ func (a *app) runSetup(ctx context.Context, o setupOptions) error {
 	w := &setup{app: a, o: o}
 	err := w.run(ctx)
 	if err != nil && !w.begun && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
-		a.tell("nothing was changed")
+		a.warn("nothing was changed")
 	}
 	return err
 }

@@ -155,6 +155,10 @@ func (w *setup) addCertificate(ctx context.Context) (string, error) {
 	return w.certificateText(), err
 }
 
+// unknownYet are what Entra says of a certificate, an application or a service
+// principal that it has not heard of everywhere.
+var unknownYet = []int{700027, 7000215, 700016, 7000229}
+
 // untilAccepted waits until Entra takes the certificate. What refuses it for
 // another reason than its age says nothing about it.
 func (w *setup) untilAccepted(ctx context.Context) error {
@@ -169,7 +173,7 @@ func (w *setup) untilAccepted(ctx context.Context) error {
 			return nil
 		case !ok:
 			return err
-		case ee.Kind() == entra.Refused, ee.Kind() == entra.Unavailable, slices.Contains([]int{700016, 7000229}, ee.Number()):
+		case ee.Kind() == entra.Unavailable, slices.Contains(unknownYet, ee.Number()):
 		default:
 			w.warn("%v", err)
 			return nil
@@ -177,7 +181,10 @@ func (w *setup) untilAccepted(ctx context.Context) error {
 		w.progress.set("waiting for Entra to accept the new certificate")
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for Entra to accept the new certificate: %w", errors.Join(err, context.Cause(ctx)))
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return ctx.Err()
+			}
+			return &failedError{code: unavailable, msg: fmt.Sprintf("entra does not accept the new certificate yet: %v", err), hint: "wait some minutes", errs: []error{err}}
 		case <-time.After(pause):
 		}
 	}

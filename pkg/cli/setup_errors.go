@@ -46,20 +46,20 @@ func (w *setup) stopped(err error) error {
 	ge, refusedByGraph := errors.AsType[*graph.Error](err)
 	switch {
 	case len(w.done) > 0:
-		w.tell("what is there already, and stays: %s", strings.Join(w.done, "; "))
+		w.warn("what is there already, and stays: %s", strings.Join(w.done, "; "))
 	case refusedByGraph && !ge.Temporary() && ge.Err == nil:
-		w.tell("nothing was made")
+		w.warn("nothing was made")
 	default:
-		w.tell("nothing was finished; what was under way may have been done all the same, and the next run finds it")
+		w.warn("nothing was finished; what was under way may have been done all the same, and the next run finds it")
 		if !w.justMe && w.application.AppID == "" {
-			w.tell("an application would be there with the unique name %s", w.uniqueName)
+			w.warn("an application would be there with the unique name %s", w.uniqueName)
 		}
 	}
 	if w.made {
-		w.tell("to take the application back in place of going on: az ad app delete --id %s", w.application.AppID)
+		w.warn("to take the application back in place of going on: az ad app delete --id %s", w.application.AppID)
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
-		w.tell("to go on: %s", w.again())
+		w.warn("to go on: %s", w.again())
 		return err
 	}
 	if err := w.withoutRights(err); advise(err).code == refused {

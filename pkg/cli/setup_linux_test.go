@@ -22,7 +22,10 @@ func newTenant(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, b[bytes.Index(b, []byte("[clouds.")):], 0o600); err != nil {
+	b = b[bytes.Index(b, []byte("[clouds.")):]
+	// Assertions are for the address that Entra has itself.
+	b = regexp.MustCompile(`authority = .*`).ReplaceAll(b, []byte(`authority = "`+m.sandbox.Authority()+`"`))
+	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	m.env = append(m.env, "NO_COLOR=1", "EMAIL=", "O365PW_TENANT="+m.sandbox.Tenant)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -107,7 +108,8 @@ func (w *setup) showPlan() {
 // before saying yes.
 func (w *setup) planLines() []string {
 	p := w.profile
-	lines := []string{fmt.Sprintf("%s, tenant %s, cloud %s, profile %s", strings.Join(w.mailboxes, ", "), p.Tenant, p.CloudName, p.Name)}
+	whose := cmp.Or(strings.Join(w.mailboxes, ", "), "the mailbox of whoever signs in")
+	lines := []string{fmt.Sprintf("%s: tenant %s, cloud %s, profile %s", whose, p.Tenant, p.CloudName, p.Name)}
 	switch {
 	case w.signer != nil && w.signer.env:
 		lines = append(lines, "Signed in by the environment: "+w.person)

@@ -3,8 +3,11 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -72,9 +75,23 @@ func (w *setup) takeProfile(ctx context.Context, name string, asked bool) (err e
 	}
 	w.uniqueName = w.o.app
 	if w.uniqueName == "" {
-		w.uniqueName = "o365pw-" + nameFrom(strings.ReplaceAll(cmp.Or(p.Mailbox, name), "@", "-"))
+		w.uniqueName = uniqueNameFor(cmp.Or(p.Mailbox, name))
 	}
 	return w.takeLoginClient()
+}
+
+// plainAddress is one whose parts can be told apart when "-" stands for "@".
+var plainAddress = regexp.MustCompile(`^[a-z0-9._]{1,64}@[a-z0-9.-]{1,48}$`)
+
+// uniqueNameFor gives each mailbox an application of its own: two addresses
+// never have the same name, or one would get the other's.
+func uniqueNameFor(mailbox string) string {
+	mailbox = strings.ToLower(mailbox)
+	if plainAddress.MatchString(mailbox) {
+		return "o365pw-" + strings.Replace(mailbox, "@", "-", 1)
+	}
+	sum := sha256.Sum256([]byte(mailbox))
+	return "o365pw-" + nameFrom(mailbox) + "--" + hex.EncodeToString(sum[:6])
 }
 
 func (w *setup) takeTenant() {

@@ -57,10 +57,13 @@ func (w *setup) waitForExchange(ctx context.Context) error {
 		opened = true
 		return nil
 	case ctx.Err() != nil:
-		w.tell("all is set up but what Exchange does; to go on waiting: %s", w.again("--wait"))
+		w.warn("all is set up but what Exchange does; to go on waiting: %s", w.again("--wait"))
 		return err
 	case limited.Err() == nil:
 		return fmt.Errorf("try the mailboxes: %w", err)
+	}
+	if _, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
+		return err // a secret that is left comes first
 	}
 	var still []string
 	for _, t := range tries {
@@ -94,10 +97,10 @@ func (w *setup) tryMailboxes(ctx context.Context, tries []*mailTry) error {
 
 func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(context.Context) (entra.Token, error)) error {
 	var tok entra.Token
-	var asked time.Time
+	var issued time.Time
 	told := map[string]string{}
 	for pause := firstTry; ; pause = min(pause*3/2, lastTry) {
-		if tok.Access.IsZero() || time.Since(asked) > tokenRenew || w.lacks(tok, tries) != "" {
+		if tok.Access.IsZero() || time.Since(issued) > tokenRenew || w.lacks(tok, tries) != "" {
 			fresh, err := token(ctx)
 			if err != nil {
 				if ee, ok := errors.AsType[*entra.Error](err); !ok || ee.Kind() != entra.Unavailable {
@@ -105,25 +108,34 @@ func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(contex
 				}
 				w.progress.set("Entra gives no token for now: %v", err)
 			} else {
-				tok, asked = fresh, time.Now()
+				tok, issued = fresh, time.Now()
 			}
 		}
-		left := 0
+		left, asked := 0, time.Duration(0)
 		for _, t := range tries {
 			if t.err == nil || tok.Access.IsZero() {
 				continue
 			}
 			w.progress.set("trying %s", t)
-			if t.err = w.tryMailbox(ctx, t, tok.Access); t.err == nil {
+			err := w.tryMailbox(ctx, t, tok.Access)
+			if err == nil {
+				t.err = nil
 				w.tick(t.String() + ": Exchange opens it")
 				continue
 			}
 			left++
+			if ctx.Err() != nil {
+				break // and why it was refused before stays known
+			}
+			t.err = err
+			if e, ok := errors.AsType[*gateway.ServerError](err); ok {
+				asked = max(asked, e.Wait)
+			}
 			why := w.whyRefused(t.err)
 			if role := w.lacks(tok, []*mailTry{t}); role != "" {
 				why = "the permission " + role + " does not show in Entra's tokens yet"
 			}
-			if ctx.Err() == nil && told[t.String()] != why {
+			if told[t.String()] != why {
 				told[t.String()] = why
 				w.note("%s: not yet: %s", t, why)
 			}
@@ -135,7 +147,7 @@ func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(contex
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(max(pause, asked)):
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 // envProfile is the name of the profile that the environment makes by itself.
 const envProfile = "default"
 
-const setUpHint = "set O365PW_TENANT and O365PW_CLIENT_ID, or write a configuration with [profiles.work], tenant and client_id"
+const setUpHint = "o365pw setup writes one; or set O365PW_TENANT and O365PW_CLIENT_ID"
 
 // Resolve gives the profile to work with, complete and checked: the one called
 // name (of --profile), else O365PW_PROFILE, else default_profile, else the only
