@@ -129,6 +129,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*failedError](err); ok {
 		return advice{e.code, e.hint}
 	}
+	if e, ok := errors.AsType[*setupError](err); ok {
+		return e.advice()
+	}
 	if e, ok := errors.AsType[*unprintedError](err); ok {
 		return advice{failed, "o365pw show --password " + asArgument(e.name) + "; or undo it: o365pw revoke " + asArgument(e.name)}
 	}
@@ -181,6 +184,9 @@ func advise(err error) advice {
 	}
 	if e, ok := errors.AsType[*graph.UnconfirmedError](err); ok && e.Err == nil {
 		return advice{unavailable, "Graph's reads lag behind; look again in a few minutes, and repeat the revoke: o365pw list"}
+	}
+	if e, ok := errors.AsType[*graph.CertificateError](err); ok {
+		return advice{failed, "an administrator's move: add the certificate in Entra: App registrations, " + e.AppID + ", Certificates & secrets; or take an application of its own: o365pw setup --app NAME"}
 	}
 	if e, ok := errors.AsType[*graph.Error](err); ok {
 		return adviseGraph(e)

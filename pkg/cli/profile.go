@@ -68,10 +68,16 @@ func (a *app) open() (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{profile: p, gateway: config.DefaultGateway()}
+	gw := config.DefaultGateway()
 	if cfg != nil {
-		s.gateway = cfg.Gateway
+		gw = cfg.Gateway
 	}
+	return a.openProfile(p, gw)
+}
+
+// openProfile is open for a profile that need not be in the configuration.
+func (a *app) openProfile(p config.Profile, gw config.Gateway) (s *session, err error) {
+	s = &session{profile: p, gateway: gw}
 	if s.stateDir, err = config.StateDir(a.Getenv); err != nil {
 		if a.Getenv("O365PW_STATE") != "" {
 			return nil, err

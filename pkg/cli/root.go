@@ -18,7 +18,7 @@ Exchange Online takes only OAuth 2.0.
 
 ` + exitCodeHelp,
 		Example: `  o365pw demo                              see it work, without a tenant
-  o365pw login                             sign in to Microsoft Graph
+  o365pw setup                             set a tenant or your own mailbox up
   o365pw create --name "Outlook on Mac"    make an app password
   o365pw serve                             run the gateway
   o365pw revoke "Outlook on Mac"           shut that one mail program out
@@ -83,7 +83,7 @@ Exchange Online takes only OAuth 2.0.
 		}
 	}
 	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newAudit(a))
-	add("sign-in", newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
+	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
 	add("gateway", newServe(a), newSessions(a))
 	add("try", newDemo(a), newSandbox(a))
 	root.AddCommand(newVersion(a))

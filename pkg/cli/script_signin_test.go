@@ -72,22 +72,3 @@ func cmdIdentity(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("unknown identity %s", args[0])
 	}
 }
-
-// powershell SCRIPT|FILE.ps1: what an Exchange administrator runs.
-func cmdPowerShell(ts *testscript.TestScript, neg bool, args []string) {
-	if len(args) != 1 {
-		ts.Fatalf("usage: powershell SCRIPT|FILE")
-	}
-	script := args[0]
-	if b, err := os.ReadFile(ts.MkAbs(args[0])); err == nil {
-		script = string(b)
-	}
-	out, err := of(ts).sandbox.PowerShell(script)
-	_, _ = ts.Stdout().Write([]byte(out))
-	switch {
-	case err != nil && !neg:
-		ts.Fatalf("%v", err)
-	case err == nil && neg:
-		ts.Fatalf("PowerShell took it")
-	}
-}

@@ -6,8 +6,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -46,13 +48,10 @@ func TestMain(m *testing.M) {
 		},
 		// A browser that follows redirects, as a person with a session would.
 		"browser": func() {
-			resp, err := http.Get(os.Args[1])
-			if err != nil {
+			if err := browse(os.Args[1], os.Getenv("BROWSER_AS")); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
-			_, _ = io.Copy(io.Discard, resp.Body)
-			resp.Body.Close()
 		},
 	})
 }
@@ -78,9 +77,14 @@ func TestScripts(t *testing.T) {
 
 			"identity":   cmdIdentity,
 			"powershell": cmdPowerShell,
+			"nowrites":   cmdNoWrites,
+			"await":      cmdAwait,
 		},
 	})
 }
+
+// scriptRoles are what setup needs without a person, and no more.
+var scriptRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All", "AppRoleAssignment.ReadWrite.All", "Application.Read.All"}
 
 type scriptKey struct{}
 
@@ -97,10 +101,20 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"},
-		Mailboxes: append(sandbox.DefaultMailboxes(),
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: scriptRoles}, sessions: map[string]*imapSession{}}
+	// A script may have a sandbox.json with other fields of the sandbox.
+	b, err := os.ReadFile(filepath.Join(e.WorkDir, "sandbox.json"))
+	if err == nil {
+		err = json.Unmarshal(b, s.sandbox)
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	if s.sandbox.Mailboxes == nil {
+		s.sandbox.Mailboxes = append(sandbox.DefaultMailboxes(),
 			sandbox.Mailbox{Address: "carol@contoso.com", UPN: "carol.miller@contoso.com", OnlyByUPN: true},
-			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})}, sessions: map[string]*imapSession{}}
+			sandbox.Mailbox{Address: "dave@contoso.com", NoLicence: true})
+	}
 	if err := s.sandbox.Start(); err != nil {
 		return err
 	}
@@ -146,8 +160,11 @@ func setupScript(e *testscript.Env) error {
 		"O365PW_KEYCHAIN_PASSPHRASE": "a passphrase of the tests",
 		"AZURE_CLIENT_ID":            id,
 		"AZURE_CLIENT_SECRET":        secret,
+		"ADMIN_ID":                   id,
 		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
+		"LOGIN_CLIENT_ID":            s.sandbox.LoginClientID(),
+		"PERSONAL_CLIENT_ID":         s.sandbox.PersonalClientID(),
 		"TENANT":                     s.sandbox.Tenant,
 		"AUTHORITY":                  s.sandbox.Authority(),
 		"GRAPH":                      s.sandbox.Graph(),
@@ -160,13 +177,20 @@ func setupScript(e *testscript.Env) error {
 	return nil
 }
 
+// freePort is outside of the ports that systems give to connections: until the
+// script's gateway listens there, nobody else gets it by chance.
 func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	for {
+		port := 20000 + rand.N(12000)
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		return port, ln.Close()
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
 }
 
 func of(ts *testscript.TestScript) *script { return ts.Value(scriptKey{}).(*script) }

@@ -170,6 +170,11 @@ func cloudOfMail(host string) string {
 // personalDomain is what addresses of personal accounts mostly end in.
 var personalDomain = regexp.MustCompile(`(?i)@(outlook|hotmail|live|msn)\.([a-z]{2,3}|com?\.[a-z]{2})$`)
 
+// IsPersonalAddress tells whether an address looks like that of a personal
+// account (Outlook.com), whose tenant is consumers. Personal accounts may have
+// other addresses, too.
+func IsPersonalAddress(address string) bool { return personalDomain.MatchString(address) }
+
 // takeTenant fills in the tenant from the first part of an address's path, where
 // it can be one. Those of personal accounts become consumers.
 func (i *Imported) takeTenant(v string) {
@@ -177,7 +182,7 @@ func (i *Imported) takeTenant(v string) {
 		i.note("no tenant was taken over: %s; %s", problem, hint)
 		return
 	}
-	if strings.EqualFold(v, "common") && i.Backing == "user" && i.Cloud == DefaultCloud && personalDomain.MatchString(i.Mailbox) {
+	if strings.EqualFold(v, "common") && i.Backing == "user" && i.Cloud == DefaultCloud && IsPersonalAddress(i.Mailbox) {
 		v = "consumers"
 		i.note("%s looks like a personal account, so that the tenant is consumers, not common", i.Mailbox)
 	}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// setupSignIn gives setup its tokens for Graph: of what the environment holds,
+// of the sign-in that login or an earlier setup has kept, or of a new one, which
+// is kept only once the person has agreed to the plan. Until then it is the
+// [entra.RefreshStore] of that sign-in.
+type setupSignIn struct {
+	a     *app
+	s     *session
+	held  heldSignIn
+	isNew bool // held is in memory alone
+	env   bool // the environment has what is needed, and nobody signs in
+	cache entra.Cache
+}
+
+// setupScope is what a person consents to: to make applications, and to grant
+// them application permissions of other services than Graph.
+func (s *session) setupScope() string {
+	return s.graphScope() + " " + s.profile.Cloud.GraphResource + "/AppRoleAssignment.ReadWrite.All"
+}
+
+// Lock implements [entra.RefreshStore].
+func (t *setupSignIn) Lock(ctx context.Context) (func(), error) { return func() {}, nil }
+
+// Load implements [entra.RefreshStore].
+func (t *setupSignIn) Load(ctx context.Context) (secret.Text, error) { return t.held.refresh, nil }
+
+// Save implements [entra.RefreshStore].
+func (t *setupSignIn) Save(ctx context.Context, refresh secret.Text) error {
+	t.held.refresh = refresh
+	return nil
+}
+
+// Token gives a token for Graph.
+func (t *setupSignIn) Token(ctx context.Context) (secret.Text, error) {
+	if t.env {
+		return t.s.source.Token(ctx)
+	}
+	return t.scoped(ctx, t.s.setupScope())
+}
+
+// PolicyToken gives one that may read policies, where that was consented to.
+func (t *setupSignIn) PolicyToken(ctx context.Context) (secret.Text, error) {
+	if t.env {
+		return t.s.source.PolicyToken(ctx)
+	}
+	return t.scoped(ctx, t.s.profile.Cloud.GraphResource+"/Policy.Read.All")
+}
+
+func (t *setupSignIn) scoped(ctx context.Context, scope string) (secret.Text, error) {
+	tok, err := t.cache.Token(ctx, scope, func(ctx context.Context) (entra.Token, error) {
+		switch {
+		case t.held.AzureCLI:
+			return t.a.azureCLIToken(ctx, t.s)
+		case t.isNew:
+			return t.s.entra.RefreshStored(ctx, t.held.ClientID, scope, t)
+		}
+		return t.s.entra.RefreshStored(ctx, t.held.ClientID, scope, t.s.signIns())
+	})
+	return tok.Access, err
+}
+
+// signInForSetup gets what Graph is asked with, and the tenant's GUID.
+func (w *setup) signInForSetup(ctx context.Context) error {
+	t := &setupSignIn{a: w.app, s: w.s}
+	w.signer = t
+	w.tokens = append(w.tokens, &t.cache)
+	w.s.graph.Token, w.s.manager.Policies.Token = t.Token, t.PolicyToken
+	if kind := w.s.source.kind(); kind != bySignIn && !w.o.azureCLI {
+		t.env, w.person = true, string(kind)
+	} else if err := w.signInAsPerson(ctx, t); err != nil {
+		return err
+	}
+	access, err := t.Token(ctx)
+	if err != nil {
+		return w.withoutRights(err)
+	}
+	claims, _ := entra.Peek(access)
+	tenant := &w.profile.Tenant
+	switch {
+	case claims.TenantID == "" || !guidOrEmpty.MatchString(claims.TenantID):
+	case guidOrEmpty.MatchString(*tenant) && *tenant != claims.TenantID:
+		return &usageError{problem: fmt.Sprintf("the sign-in is for tenant %s, and the profile for %s", claims.TenantID, *tenant), hint: "give the right one with --tenant, or sign in with an account of that tenant"}
+	case w.tenantNew:
+		*tenant = claims.TenantID
+	}
+	w.useProfile()
+	return nil
+}
+
+// useProfile tells the parts of the session what the profile is by now.
+func (w *setup) useProfile() {
+	w.s.profile, w.s.manager.Profile, w.s.entra.Tenant = w.profile, w.profile, w.profile.Tenant
+}
+
+// signInAsPerson takes the sign-in that is kept, where it does, else a new one.
+func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
+	held, err := w.s.signIns().read(ctx)
+	if err == nil && w.was.Name == "" {
+		err = secret.ErrNotFound // of a profile that is no more
+	}
+	if err != nil && !errors.Is(err, secret.ErrNotFound) {
+		return fmt.Errorf("the sign-in could not be kept: %w", err)
+	}
+	if err == nil && held.AzureCLI == w.o.azureCLI && (held.AzureCLI || held.ClientID == w.profile.LoginClientID) {
+		t.held, w.person = held, held.Username
+		_, err := t.Token(ctx)
+		if err == nil {
+			return nil
+		}
+		if code := advise(err).code; code != signInRequired && code != refused {
+			return err
+		}
+		t.cache.Forget(w.s.setupScope())
+	}
+	if t.held, err = w.signInGraph(ctx, w.s, w.o.flow, w.s.setupScope(), ""); err != nil {
+		return w.withoutRights(err)
+	}
+	t.isNew, w.person = true, t.held.Username
+	return nil
+}
+
+// planSignIn is the step that keeps a new sign-in: once it has shown that it has
+// the rights, so that the next run may be somebody else's.
+func (w *setup) planSignIn() {
+	if !w.signer.isNew {
+		return
+	}
+	text := fmt.Sprintf("keep the sign-in of %s in %s, for create and revoke", nobodyAs(w.person), w.s.keychain)
+	w.step(setupStep{Name: "signIn", Change: changeCreate, Text: text, do: func(ctx context.Context) (string, error) {
+		store := w.s.signIns()
+		unlock, err := store.Lock(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer unlock()
+		if err := store.write(context.WithoutCancel(ctx), w.signer.held); err != nil {
+			return "", err
+		}
+		w.signer.isNew = false
+		return fmt.Sprintf("sign-in of %s in %s", nobodyAs(w.person), w.s.keychain), nil
+	}})
+}
+
+// probeKeychain proves that the keychain takes secrets, before anything is made
+// that needs it.
+func (w *setup) probeKeychain(ctx context.Context) error {
+	return apppassword.ProbeKeychain(ctx, w.s.keychain, "setup/"+w.profile.Name)
+}

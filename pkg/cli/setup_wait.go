@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+const (
+	// trialLimit is how long one temporary client secret is used, which lives
+	// for an hour.
+	trialLimit = 50 * time.Minute
+	// tokenRenew is the age at which a token is replaced although it is good: a
+	// change in Entra shows in new ones only.
+	tokenRenew = time.Minute
+	// First and longest pause between two tries. Exchange may take an hour.
+	firstTry, lastTry = 2 * time.Second, 30 * time.Second
+)
+
+// mailTry is one mailbox by one protocol.
+type mailTry struct {
+	mailbox  string
+	protocol gateway.Protocol
+	err      error // nil: it opens
+}
+
+func (t mailTry) String() string { return fmt.Sprintf("%s by %s", t.mailbox, t.protocol) }
+
+// waitForExchange tries the mailboxes until they open, with a credential of the
+// kind that will stand behind the app passwords.
+func (w *setup) waitForExchange(ctx context.Context) error {
+	if w.waitLimit == 0 {
+		return nil
+	}
+	var tries []*mailTry
+	for _, m := range w.mailboxes {
+		for _, p := range w.profile.Allow {
+			tries = append(tries, &mailTry{mailbox: m, protocol: gateway.Protocol(p), err: errors.New("not tried yet")})
+		}
+	}
+	w.note("trying %s until Exchange opens it, for %s at most; Ctrl-C stops that, and loses nothing", strings.Join(w.mailboxes, ", "), w.waitLimit)
+	opened := false
+	w.ready = &opened
+	limited, cancel := context.WithTimeout(ctx, w.waitLimit)
+	defer cancel()
+	err := w.tryMailboxes(limited, tries)
+	switch {
+	case err == nil:
+		opened = true
+		return nil
+	case ctx.Err() != nil:
+		w.tell("all is set up but what Exchange does; to go on waiting: %s", w.again("--wait"))
+		return err
+	case limited.Err() == nil:
+		return fmt.Errorf("try the mailboxes: %w", err)
+	}
+	var still []string
+	for _, t := range tries {
+		if t.err != nil {
+			still = append(still, fmt.Sprintf("%s: %v", t, w.whyRefused(t.err)))
+		}
+	}
+	return &failedError{code: unavailable, msg: "exchange does not open yet: " + strings.Join(still, "; "), errs: []error{err},
+		hint: "see that the lines for PowerShell were run as printed; Exchange may take an hour to follow; then: " + w.again("--wait")}
+}
+
+// tryMailboxes tries until all tries succeed or ctx ends.
+func (w *setup) tryMailboxes(ctx context.Context, tries []*mailTry) error {
+	switch w.profile.Backing {
+	case apppassword.BackingUser:
+		return w.tryWith(ctx, tries, w.s.manager.MailToken)
+	case apppassword.BackingCertificate:
+		return w.tryWith(ctx, tries, w.s.manager.CertificateToken)
+	}
+	for {
+		err := w.s.manager.Trial(ctx, func(token func(context.Context) (entra.Token, error)) error {
+			trial, cancel := context.WithTimeout(ctx, trialLimit)
+			defer cancel()
+			return w.tryWith(trial, tries, token)
+		})
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+	}
+}
+
+func (w *setup) tryWith(ctx context.Context, tries []*mailTry, token func(context.Context) (entra.Token, error)) error {
+	var tok entra.Token
+	var asked time.Time
+	told := map[string]string{}
+	for pause := firstTry; ; pause = min(pause*3/2, lastTry) {
+		if tok.Access.IsZero() || time.Since(asked) > tokenRenew || w.lacks(tok, tries) != "" {
+			fresh, err := token(ctx)
+			if err != nil {
+				if ee, ok := errors.AsType[*entra.Error](err); !ok || ee.Kind() != entra.Unavailable {
+					return err
+				}
+				w.progress.set("Entra gives no token for now: %v", err)
+			} else {
+				tok, asked = fresh, time.Now()
+			}
+		}
+		left := 0
+		for _, t := range tries {
+			if t.err == nil || tok.Access.IsZero() {
+				continue
+			}
+			w.progress.set("trying %s", t)
+			if t.err = w.tryMailbox(ctx, t, tok.Access); t.err == nil {
+				w.tick(t.String() + ": Exchange opens it")
+				continue
+			}
+			left++
+			why := w.whyRefused(t.err)
+			if role := w.lacks(tok, []*mailTry{t}); role != "" {
+				why = "the permission " + role + " does not show in Entra's tokens yet"
+			}
+			if ctx.Err() == nil && told[t.String()] != why {
+				told[t.String()] = why
+				w.note("%s: not yet: %s", t, why)
+			}
+		}
+		if left == 0 && !tok.Access.IsZero() {
+			return nil
+		}
+		w.progress.set("waiting for Exchange: %s of %d still refused", plural(left, "sign-in"), len(tries))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// lacks gives a permission that a try needs, and that the token says it does not
+// have: Entra has granted it too recently.
+func (w *setup) lacks(tok entra.Token, tries []*mailTry) string {
+	claims, ok := entra.Peek(tok.Access)
+	if !ok || w.justMe {
+		return ""
+	}
+	for _, t := range tries {
+		if role := appRoles[string(t.protocol)]; t.err != nil && !slices.Contains(claims.Roles, role) {
+			return role
+		}
+	}
+	return ""
+}
+
+// tryMailbox signs in as the gateway would, as far as the mailbox.
+func (w *setup) tryMailbox(ctx context.Context, t *mailTry, access secret.Text) error {
+	up, err := (&backend{}).upstream(w.profile.Cloud, t.protocol)
+	if err != nil {
+		return err
+	}
+	_, err = gateway.Probe(ctx, gateway.ProbeRequest{Protocol: t.protocol, Upstream: up, Mailbox: t.mailbox, Token: access,
+		Delegated: w.justMe, Proxy: gateway.ProxyFromEnvironment(w.Getenv)})
+	return err
+}
+
+// whyRefused is what Exchange said, and what may be the cause. It gives no
+// reason of its own for most of its refusals.
+func (w *setup) whyRefused(err error) string {
+	e, ok := errors.AsType[*gateway.ServerError](err)
+	if !ok {
+		return err.Error()
+	}
+	said := e.Reply
+	if e.Err != nil {
+		said = e.Err.Error()
+	}
+	why := e.Command + ": " + said
+	if w.justMe {
+		if e.Fix != "" {
+			why += "; " + e.Fix
+		}
+		return why
+	}
+	switch e.Fault {
+	case gateway.FaultRefused:
+		why += "; New-ServicePrincipal was not run yet, or with another -ObjectId than " + w.principal.ID + ", or FullAccess is missing, or it is too new"
+	case gateway.FaultNotConnected:
+		why += "; Add-MailboxPermission was not run yet for the service principal " + w.principal.ID + ", the protocol is switched off, or it is too new"
+	default:
+		if e.Fix != "" {
+			why += "; " + e.Fix
+		}
+	}
+	return why
+}
