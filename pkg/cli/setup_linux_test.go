@@ -182,6 +182,26 @@ func TestTerminalSetupInterrupted(t *testing.T) {
 	m.untouched(before)
 }
 
+// TestTerminalPasteThenAsk: what a person answers after a pasted sign-in is
+// heard by the question, and by nothing else.
+func TestTerminalPasteThenAsk(t *testing.T) {
+	t.Parallel()
+	m := newTenant(t)
+	before := m.config()
+	client := m.sandbox.LoginClientID()
+	term := m.onTerminal(asPerson, "setup", "--mailbox", "bob@contoso.com", "--organization", "--cloud", "sandbox", "--paste", "--login-client-id", client)
+	term.expect(`paste it here: $`)
+	term.send(answerOf(t, term.text()) + "\r")
+	term.expect(askGoOn)
+	term.send("n\r")
+	term.expect(`nothing was changed|Go on\? \[Y/n\] n\r\n`)
+	term.send("\r")
+	if code, screen := term.wait(); code != 1 || !strings.Contains(screen, "nothing was changed") || strings.Contains(screen, "✓") {
+		t.Errorf("exit code %d\n%s", code, screen)
+	}
+	m.untouched(before)
+}
+
 // TestKillSetupAtEachRequest kills setup before and after each of its requests:
 // the next run ends with the same, and nothing is made twice.
 func TestKillSetupAtEachRequest(t *testing.T) {
