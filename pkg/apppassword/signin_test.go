@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/sandbox"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -363,5 +365,36 @@ func TestScopesOfASignIn(t *testing.T) {
 		if strings.Join(allows, " ") != tc.allows || si.scope(cloud) != tc.asks {
 			t.Errorf("%s: allows %v, asks for %s", tc.granted, allows, si.scope(cloud))
 		}
+	}
+}
+
+// TestKeychainAsksBeforeTheLock: a keychain that asks a person to open it, as at
+// a terminal beside a running gateway, keeps nobody else from a refresh.
+func TestKeychainAsksBeforeTheLock(t *testing.T) {
+	for name, use := range map[string]func(*fixture) error{
+		"refresh": func(f *fixture) error { _, err := f.MailToken(t.Context()); return err },
+		"forget":  func(f *fixture) error { _, err := f.ForgetSignIn(t.Context()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			si := f.signIn(t)
+			asked := false
+			f.keychain.failing(func(op, _ string) error {
+				if asked {
+					return nil
+				}
+				asked = true
+				unlock, free, err := durable.TryLock(filepath.Join(f.Registry.Dir, "mail-sign-in-"+si.ID+".lock"))
+				if err != nil || !free {
+					t.Errorf("asked (%s) while the sign-in is locked: %v", op, err)
+					return err
+				}
+				unlock()
+				return nil
+			})
+			if err := use(f); err != nil || !asked {
+				t.Fatalf("asked %v, %v", asked, err)
+			}
+		})
 	}
 }

@@ -66,8 +66,14 @@ func (st *signInStore) write(ctx context.Context, h heldSignIn) error {
 	return st.keychain.Set(ctx, st.key, secret.New(string(b)))
 }
 
-// Lock lets one process at a time refresh.
-func (st *signInStore) Lock(ctx context.Context) (func(), error) { return durable.Lock(ctx, st.lock) }
+// Lock lets one process at a time refresh. The keychain is opened before that: a
+// person who is asked for its passphrase keeps nobody waiting.
+func (st *signInStore) Lock(ctx context.Context) (func(), error) {
+	if _, err := st.keychain.Get(ctx, st.key); err != nil && !errors.Is(err, secret.ErrNotFound) {
+		return nil, err
+	}
+	return durable.Lock(ctx, st.lock)
+}
 
 // Load gives the refresh token.
 func (st *signInStore) Load(ctx context.Context) (secret.Text, error) {
