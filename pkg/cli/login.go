@@ -163,7 +163,7 @@ func (a *app) signInGraph(ctx context.Context, s *session, fl flow, scope, claim
 		return heldSignIn{}, &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept",
 			hint: "see that the application asks for offline_access, and that no policy of the tenant forbids it"}
 	}
-	return heldSignIn{ClientID: clientID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}, nil
+	return heldSignIn{ClientID: clientID, Authority: s.profile.Cloud.Authority, Tenant: s.profile.Tenant, TenantID: tok.Identity.TenantID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}, nil
 }
 
 // loginMail signs a person in for mail.

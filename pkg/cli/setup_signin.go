@@ -112,7 +112,7 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
-	if err == nil && held.AzureCLI == w.o.azureCLI && (held.AzureCLI || held.ClientID == w.profile.LoginClientID) {
+	if err == nil && held.AzureCLI == w.o.azureCLI && (held.AzureCLI || held.ClientID == w.profile.LoginClientID) && held.isFor(w.profile) == nil {
 		t.held, w.person = held, held.Username
 		_, err := t.Token(ctx)
 		if err == nil {
@@ -144,6 +144,7 @@ func (w *setup) planSignIn() {
 			return "", err
 		}
 		defer unlock()
+		w.signer.held.Tenant = w.profile.Tenant // by its GUID, if that is how it is written now
 		if err := store.write(context.WithoutCancel(ctx), w.signer.held); err != nil {
 			return "", err
 		}
