@@ -130,7 +130,10 @@ type setup struct {
 	waitLimit time.Duration  // 0: do not wait
 	was       config.Profile // without a name: there is none yet
 	profile   config.Profile // as it is to be
-	tenantNew bool           // the profile has it not from before: it may be written as a GUID
+	// tenantNamed says that somebody has named the tenant: it is no guess from
+	// an address.
+	tenantNamed bool
+	tenantNew   bool // the profile has it not from before: it may be written as a GUID
 
 	s      *session
 	signer *setupSignIn

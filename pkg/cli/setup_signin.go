@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
@@ -87,6 +88,9 @@ func (w *setup) signInForSetup(ctx context.Context) error {
 	}
 	claims, _ := entra.Peek(access)
 	tenant := &w.profile.Tenant
+	if err := w.sameTenant(ctx, claims.TenantID); err != nil {
+		return err
+	}
 	switch {
 	case claims.TenantID == "" || !guidOrEmpty.MatchString(claims.TenantID):
 	case guidOrEmpty.MatchString(*tenant) && *tenant != claims.TenantID:
@@ -96,6 +100,25 @@ func (w *setup) signInForSetup(ctx context.Context) error {
 	}
 	w.useProfile()
 	return nil
+}
+
+// sameTenant refuses a credential of the environment that is of another tenant
+// than the profile names by a domain: its application would be made there. A
+// person signs in to the profile's tenant and no other.
+func (w *setup) sameTenant(ctx context.Context, id string) error {
+	name := w.profile.Tenant
+	if !w.signer.env || !guidOrEmpty.MatchString(id) || id == "" || guidOrEmpty.MatchString(name) {
+		return nil
+	}
+	got, err := w.s.entra.TenantID(ctx)
+	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Misconfigured && !w.tenantNamed {
+		return nil // an address's domain, of which Entra need not know
+	}
+	if err == nil && got != strings.ToLower(id) {
+		err = &usageError{problem: fmt.Sprintf("%s signs in to tenant %s, and %s is tenant %s", w.person, id, name, got),
+			hint: "give the right one with --tenant, or credentials of that tenant"}
+	}
+	return err
 }
 
 // useProfile tells the parts of the session what the profile is by now.
