@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/o365pw/o365pw/pkg/sandbox"
@@ -200,6 +201,30 @@ func TestTerminalPasteThenAsk(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, screen)
 	}
 	m.untouched(before)
+}
+
+// TestTwoSetupsOneCertificate: two that run at once end with the same certificate.
+func TestTwoSetupsOneCertificate(t *testing.T) {
+	t.Parallel()
+	m := newTenant(t)
+	m.run("setup", "--profile", "bob", "--mailbox", "bob@contoso.com", "--organization", "--cloud", "sandbox", "--yes")
+	var wg sync.WaitGroup
+	var outs [2]bytes.Buffer
+	for i := range outs {
+		cmd, all := m.command("setup", "--profile", "bob", "--mailbox", "bob@contoso.com", "--organization", "--backing", "certificate", "--yes", "-o", "json")
+		cmd.Stdout = &outs[i]
+		wg.Go(func() {
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v\n%s", err, all)
+			}
+		})
+	}
+	wg.Wait()
+	thumbprint := regexp.MustCompile(`"thumbprint": "[0-9a-f]{64}"`)
+	if a, b := thumbprint.FindString(outs[0].String()), thumbprint.FindString(outs[1].String()); a == "" || a != b {
+		t.Errorf("two certificates: %s, %s", a, b)
+	}
+	m.run("create", "after", "--profile", "bob")
 }
 
 // TestKillSetupAtEachRequest kills setup before and after each of its requests:
