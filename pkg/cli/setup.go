@@ -228,7 +228,7 @@ func (w *setup) carryOut(ctx context.Context) error {
 	if slices.ContainsFunc(w.steps, func(st *setupStep) bool {
 		return st.Change != changeNone && (st.Name == "signIn" || st.Name == "certificate")
 	}) {
-		if err := w.probeKeychain(ctx); err != nil {
+		if err := w.s.probeKeychain(ctx, "setup/"+w.profile.Name); err != nil {
 			return err
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -174,10 +173,4 @@ func (w *setup) planSignIn() {
 		w.signer.isNew = false
 		return fmt.Sprintf("sign-in of %s in %s", nobodyAs(w.person), w.s.keychain), nil
 	}})
-}
-
-// probeKeychain proves that the keychain takes secrets, before anything is made
-// that needs it.
-func (w *setup) probeKeychain(ctx context.Context) error {
-	return apppassword.ProbeKeychain(ctx, w.s.keychain, "setup/"+w.profile.Name)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -61,4 +62,27 @@ func TestSignInStaysWithItsTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.run("list")
+}
+
+// TestLoginsAtOnce: logins that run at the same time all succeed, and what is
+// kept at the end is good.
+func TestLoginsAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, purpose := range []string{"mail", "graph"} {
+		m := newMachine(t)
+		m.env = append(m.env, "AZURE_CLIENT_ID=", "AZURE_CLIENT_SECRET=", "BROWSER=browser")
+		var wg sync.WaitGroup
+		for range 8 {
+			cmd, out := m.command("login", "--for", purpose)
+			wg.Go(func() {
+				if err := cmd.Run(); err != nil {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
+		wg.Wait()
+		if out := m.run("login", "--ensure", "--for", purpose); !strings.Contains(out, "still signed in") {
+			t.Errorf("%s", out)
+		}
+	}
 }
