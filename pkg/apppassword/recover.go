@@ -60,7 +60,7 @@ func (m *Manager) recover(ctx context.Context, localOnly bool) error {
 func (m *Manager) notes(s State) []Pending {
 	var out []Pending
 	for _, p := range s.Pending {
-		if p.Profile == m.Profile.Name && m.reaches(p.Tenant, p.ClientID) {
+		if p.Profile == m.Profile.Name && m.reaches(p.Tenant, p.ClientID) && !m.running(p) {
 			out = append(out, p)
 		}
 	}

@@ -44,8 +44,15 @@ func newSignInStore(r Registry, keychains func(kind string) (secret.Keychain, er
 
 func (st *signInStore) key() string { return "mail-sign-in/" + st.id }
 
-// Lock lets one process, and one goroutine, at a time refresh.
-func (st *signInStore) Lock(ctx context.Context) (func(), error) { return durable.Lock(ctx, st.lock) }
+// Lock lets one process, and one goroutine, at a time refresh. The keychain is
+// opened before that: a person who is asked for its passphrase keeps nobody
+// waiting, and the gateway least of all.
+func (st *signInStore) Lock(ctx context.Context) (func(), error) {
+	if _, err := st.keychain.Get(ctx, st.key()); err != nil && !errors.Is(err, secret.ErrNotFound) {
+		return nil, err
+	}
+	return durable.Lock(ctx, st.lock)
+}
 
 // Load gives the refresh token.
 func (st *signInStore) Load(ctx context.Context) (secret.Text, error) {

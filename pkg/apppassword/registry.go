@@ -64,6 +64,8 @@ type Pending struct {
 	// Backing is what was to stand behind it, where Graph knows as little of
 	// that: user or certificate. KeyID names the keychain item.
 	Backing string `json:"backing,omitempty"`
+	// Trial notes are of trials, which hold a lock of their own while they run.
+	Trial bool `json:"trial,omitzero"`
 }
 
 // local tells that what the note is about is on this machine alone.

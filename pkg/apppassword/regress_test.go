@@ -1,14 +1,17 @@
 package apppassword
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/sandbox"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -253,4 +256,39 @@ func TestDamagedRegistryRevokes(t *testing.T) {
 	if n := len(f.sandbox.Credentials()); n != 0 {
 		t.Errorf("%d credentials", n)
 	}
+}
+
+// TestCreateBesideTrial: a trial, which waits for an administrator of Exchange as
+// a rule, keeps no create waiting, and no create takes its client secret away.
+func TestCreateBesideTrial(t *testing.T) {
+	f := newFixture(t)
+	err := f.Trial(t.Context(), func(token func(context.Context) (entra.Token, error)) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if _, err := f.Create(ctx, f.request("beside")); err != nil {
+			return fmt.Errorf("create beside a trial: %w", err)
+		}
+		if notes, err := f.Interrupted(); len(notes) > 0 || err != nil {
+			return fmt.Errorf("the trial is taken for one that was interrupted: %v, %v", notes, err)
+		}
+		_, err := token(ctx)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 1)
+	if left, _ := filepath.Glob(filepath.Join(f.Registry.Dir, "trial-*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	// One that was killed is cleared away by the next create.
+	note := Pending{ID: "killed", Name: trialName, Profile: f.Profile.Name, Tenant: f.Profile.Tenant,
+		ClientID: f.Profile.ClientID, Keychain: f.Profile.Keychain, Since: time.Now().UTC(), Trial: true}
+	if _, err := f.addTrial(t.Context(), &note); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Create(t.Context(), f.request("after")); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 2)
 }

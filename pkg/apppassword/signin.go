@@ -156,9 +156,17 @@ func (m *Manager) storeSignIn(ctx context.Context, si SignIn, tok entra.Token, g
 	}
 	unlock, err := store.Lock(ctx)
 	if err != nil {
-		return SignIn{}, err
+		return SignIn{}, errors.Join(err, m.moveBack(ctx, si, store))
 	}
 	defer unlock()
+	// Whoever signed out in the meantime has taken the entry away.
+	s, err := m.Registry.Load()
+	if err == nil && s.signIn(si.ID) == nil {
+		err = m.Registry.Update(ctx, func(s *State) error { s.putSignIn(si); return nil })
+	}
+	if err != nil {
+		return SignIn{}, err
+	}
 	if err := store.Save(ctx, tok.Refresh); err != nil {
 		return SignIn{}, errors.Join(fmt.Errorf("keep the sign-in: %w", err), m.undoAdopt(ctx, si, store))
 	}
@@ -219,10 +227,10 @@ func (m *Manager) adoptSignIn(ctx context.Context, who entra.Identity, granted [
 }
 
 // undoAdopt takes a sign-in that was begun, and could not be kept, out again. A
-// former one stays as it was.
+// former one stays as it was, in the keychain that it was in.
 func (m *Manager) undoAdopt(ctx context.Context, si SignIn, store *signInStore) error {
 	if !si.Since.IsZero() {
-		return nil
+		return m.moveBack(ctx, si, store)
 	}
 	if store.Delete(ctx) != nil {
 		return nil // the keychain is what failed before, and the registry knows the item
@@ -234,6 +242,23 @@ func (m *Manager) undoAdopt(ctx context.Context, si SignIn, store *signInStore) 
 		}
 		if now.leave(m.Profile.Name); !s.usesSignIn(si.ID) {
 			s.removeSignIn(si.ID)
+		}
+		return nil
+	})
+}
+
+// moveBack notes that the refresh token of a sign-in that was to move is in its
+// former keychain, unless the other one holds one all the same.
+func (m *Manager) moveBack(ctx context.Context, si SignIn, store *signInStore) error {
+	if si.Since.IsZero() || si.Former == "" {
+		return nil
+	}
+	if _, err := store.keychain.Get(ctx, store.key()); err == nil {
+		return nil
+	}
+	return m.Registry.Update(ctx, func(s *State) error {
+		if now := s.signIn(si.ID); now != nil && now.Keychain == si.Keychain && now.Former == si.Former {
+			now.Keychain, now.Former = si.Former, si.Keychain
 		}
 		return nil
 	})

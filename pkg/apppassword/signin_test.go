@@ -5,13 +5,16 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/sandbox"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -363,5 +366,106 @@ func TestScopesOfASignIn(t *testing.T) {
 		if strings.Join(allows, " ") != tc.allows || si.scope(cloud) != tc.asks {
 			t.Errorf("%s: allows %v, asks for %s", tc.granted, allows, si.scope(cloud))
 		}
+	}
+}
+
+// TestSignInKeptInBrokenKeychain: a sign-in that cannot be kept in the keychain
+// that the profile names now leaves the one of before as good as it was.
+func TestSignInKeptInBrokenKeychain(t *testing.T) {
+	f := newFixture(t)
+	f.signIn(t)
+	tok := f.person(t)
+	broken := &memory{}
+	broken.failing(func(op, _ string) error {
+		return &secret.UnavailableError{Keychain: "system", Reason: secret.NoSession}
+	})
+	f.Keychains = func(kind string) (secret.Keychain, error) {
+		if kind == "system" {
+			return broken, nil
+		}
+		return f.keychain, nil
+	}
+	f.Profile.Keychain = "system"
+	if _, err := f.KeepSignIn(t.Context(), tok); err == nil {
+		t.Fatal("it was kept")
+	}
+	if _, err := f.MailToken(t.Context()); err != nil {
+		t.Errorf("the sign-in of before is no good: %v", err)
+	}
+}
+
+// TestSignInForgottenWhileKept: whoever signs out while somebody signs in takes the
+// entry away; it is there again before the refresh token is in the keychain, so
+// that a kill leaves nothing there that nobody knows of.
+func TestSignInForgottenWhileKept(t *testing.T) {
+	f := newFixture(t)
+	f.signIn(t)
+	tok := f.person(t)
+	store, err := newSignInStore(f.Registry, f.Keychains, f.state(t).SignIns[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := store.Lock(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting := make(chan struct{}, 1)
+	known := true
+	f.keychain.failing(func(op, key string) error {
+		switch {
+		case op == "get" && key == store.key():
+			select { // the one who signs in is about to wait for the lock
+			case waiting <- struct{}{}:
+			default:
+			}
+		case op == "set" && key == store.key():
+			s, err := f.Registry.Load()
+			known = err == nil && s.signIn(store.id) != nil
+		}
+		return nil
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := f.KeepSignIn(t.Context(), tok); err != nil {
+			t.Error(err)
+		}
+	})
+	<-waiting
+	err = f.Registry.Update(t.Context(), func(s *State) error { s.removeSignIn(store.id); return nil })
+	unlock()
+	wg.Wait()
+	if err != nil || !known {
+		t.Errorf("the keychain had a refresh token that the registry did not know of: %v", err)
+	}
+}
+
+// TestKeychainAsksBeforeTheLock: a keychain that asks a person to open it, as at
+// a terminal beside a running gateway, keeps nobody else from a refresh.
+func TestKeychainAsksBeforeTheLock(t *testing.T) {
+	for name, use := range map[string]func(*fixture) error{
+		"refresh": func(f *fixture) error { _, err := f.MailToken(t.Context()); return err },
+		"forget":  func(f *fixture) error { _, err := f.ForgetSignIn(t.Context()); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			si := f.signIn(t)
+			asked := false
+			f.keychain.failing(func(op, _ string) error {
+				if asked {
+					return nil
+				}
+				asked = true
+				unlock, free, err := durable.TryLock(filepath.Join(f.Registry.Dir, "mail-sign-in-"+si.ID+".lock"))
+				if err != nil || !free {
+					t.Errorf("asked (%s) while the sign-in is locked: %v", op, err)
+					return err
+				}
+				unlock()
+				return nil
+			})
+			if err := use(f); err != nil || !asked {
+				t.Fatalf("asked %v, %v", asked, err)
+			}
+		})
 	}
 }

@@ -3,12 +3,15 @@ package apppassword
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // trialName is how an administrator sees the client secret of a trial, and
@@ -57,40 +60,79 @@ func (m *Manager) CertificateToken(ctx context.Context) (entra.Token, error) {
 
 // Trial lends use a client secret of the profile's application: one that is
 // made for this, lives for an hour at most, and is removed when use returns.
-// token gets access tokens for Exchange by it. The note of it in the registry
-// lets the next create remove what a killed trial leaves. Errors are those of
-// use and, before and after it, those of [Manager.Create].
+// token gets access tokens for Exchange by it. Creates of the profile go on
+// meanwhile, as it may take long. The note of it in the registry lets the next
+// one remove what a killed trial leaves. Errors are those of use and, before and
+// after it, those of [Manager.Create].
 func (m *Manager) Trial(ctx context.Context, use func(token func(context.Context) (entra.Token, error)) error) (err error) {
 	if m.Registry.Dir == "" {
 		return ErrNoState
 	}
-	m.progress("waiting for another create of this profile")
-	unlock, err := durable.Lock(ctx, m.createLock())
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := m.recoverLocked(ctx, false); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		m.warn("%v", err)
-	}
 	note := Pending{ID: uuid.NewString(), Name: trialName, Profile: m.Profile.Name, Tenant: m.Profile.Tenant,
-		ClientID: m.Profile.ClientID, Keychain: m.Profile.Keychain, Since: m.now().UTC()}
-	cred, clientSecret, _, err := m.addPassword(ctx, Request{Name: trialName, Expires: m.now().Add(trialLife)}, &note)
+		ClientID: m.Profile.ClientID, Keychain: m.Profile.Keychain, Since: m.now().UTC(), Trial: true}
+	// Held before there is a note, and until that is gone: who finds the note
+	// alone finds what was left.
+	unlock, err := durable.Lock(ctx, m.trialLock(note))
 	if err != nil {
-		return m.afterFailedAdd(ctx, note, err)
-	}
-	defer func() { err = m.undo(ctx, note, cred.KeyID, err) }()
-	note.KeyID = cred.KeyID
-	if err := m.Registry.Update(ctx, func(s *State) error { s.note(note); return nil }); err != nil {
 		return err
 	}
+	defer func() {
+		unlock()
+		_ = os.Remove(m.trialLock(note)) // nobody else ever makes a trial of that id
+	}()
+	clientSecret, err := m.addTrial(ctx, &note)
+	if err != nil {
+		return err
+	}
+	defer func() { err = m.undo(ctx, note, note.KeyID, err) }()
 	if _, err := m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
 		return err
 	}
 	return use(func(ctx context.Context) (entra.Token, error) {
 		return m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
 	})
+}
+
+// addTrial makes the client secret of a trial, while no create is running, and
+// notes its key id.
+func (m *Manager) addTrial(ctx context.Context, note *Pending) (secret.Text, error) {
+	m.progress("waiting for another create of this profile")
+	unlock, err := durable.Lock(ctx, m.createLock())
+	if err != nil {
+		return secret.Text{}, err
+	}
+	defer unlock()
+	if err := m.recoverLocked(ctx, false); err != nil {
+		if ctx.Err() != nil {
+			return secret.Text{}, err
+		}
+		m.warn("%v", err)
+	}
+	cred, clientSecret, _, err := m.addPassword(ctx, Request{Name: trialName, Expires: m.now().Add(trialLife)}, note)
+	if err != nil {
+		return secret.Text{}, m.afterFailedAdd(ctx, *note, err)
+	}
+	note.KeyID = cred.KeyID
+	if err := m.Registry.Update(ctx, func(s *State) error { s.note(*note); return nil }); err != nil {
+		return secret.Text{}, m.undo(ctx, *note, cred.KeyID, err)
+	}
+	return clientSecret, nil
+}
+
+func (m *Manager) trialLock(note Pending) string {
+	return filepath.Join(m.Registry.Dir, "trial-"+note.ID+".lock")
+}
+
+// running tells whether the note is of a trial that goes on.
+func (m *Manager) running(note Pending) bool {
+	if !note.Trial {
+		return false // the create lock tells
+	}
+	unlock, free, err := durable.TryLock(m.trialLock(note))
+	if err != nil || !free {
+		return true
+	}
+	unlock()
+	_ = os.Remove(m.trialLock(note))
+	return false
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // purpose is what a person signs in for.
@@ -125,7 +128,7 @@ func (a *app) loginGraph(ctx context.Context, s *session, o loginOptions) error 
 		}
 		claims = claimsOf(err)
 	}
-	if err := a.canKeep(ctx, s, store); err != nil {
+	if err := s.probeKeychain(ctx, store.key); err != nil {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
 	held, err := a.signInGraph(ctx, s, o.flow, s.graphScope(), claims)
@@ -163,7 +166,7 @@ func (a *app) signInGraph(ctx context.Context, s *session, fl flow, scope, claim
 		return heldSignIn{}, &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept",
 			hint: "see that the application asks for offline_access, and that no policy of the tenant forbids it"}
 	}
-	return heldSignIn{ClientID: clientID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}, nil
+	return heldSignIn{ClientID: clientID, Authority: s.profile.Cloud.Authority, Tenant: s.profile.Tenant, TenantID: tok.Identity.TenantID, Username: tok.Identity.Username, Name: tok.Identity.Name, Since: a.Now().UTC(), refresh: tok.Refresh}, nil
 }
 
 // loginMail signs a person in for mail.
@@ -187,7 +190,7 @@ func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
 		}
 		claims = claimsOf(err)
 	}
-	if err := apppassword.ProbeKeychain(ctx, s.keychain, "mail-sign-in/"+s.profile.Name); err != nil {
+	if err := s.probeKeychain(ctx, "mail-sign-in/"+s.profile.Name); err != nil {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
 	si, err := a.signInMail(ctx, s, o.flow, s.profile.Mailbox, claims)
@@ -226,15 +229,22 @@ func nobodyAs(username string) string {
 	return username
 }
 
-// canKeep proves that a sign-in could be kept before a person is asked for
-// one.
-func (a *app) canKeep(ctx context.Context, s *session, store *signInStore) error {
-	unlock, err := store.Lock(ctx)
-	if err != nil {
-		return err
+// probeKeychain proves that the profile's keychain keeps secrets, before a person
+// is asked for one, or anything is made that would have to be kept. Two probes at
+// once would take away each other's item, so that they wait for each other; a
+// keychain that asks a person to open it does so before.
+func (s *session) probeKeychain(ctx context.Context, user string) error {
+	if s.stateDir != "" {
+		if _, err := s.keychain.Get(ctx, "probe/"+user); err != nil && !errors.Is(err, secret.ErrNotFound) {
+			return err
+		}
+		unlock, err := durable.Lock(ctx, filepath.Join(s.stateDir, "probe.lock"))
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
-	return apppassword.ProbeKeychain(ctx, s.keychain, store.key)
+	return apppassword.ProbeKeychain(ctx, s.keychain, user)
 }
 
 // printSignIn is the data of login and logout, where some was asked for.

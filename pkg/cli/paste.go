@@ -23,10 +23,7 @@ const (
 // Linux); nothing is shown of it but its length, since a code is in it. A
 // paste may have several lines: it ends when none follows at once. A pipe is
 // read to its end.
-type pasteReader struct {
-	a      *app
-	chunks chan []byte // of the terminal; nil until it is first read
-}
+type pasteReader struct{ a *app }
 
 // read asks for the next paste. The terminal is made ready before it shows the
 // prompt: people paste as soon as they see it.
@@ -45,45 +42,24 @@ func (p *pasteReader) read(ctx context.Context, prompt string) (string, error) {
 		fmt.Fprintln(p.a.Stderr)
 	}()
 	fmt.Fprint(p.a.Stderr, prompt)
-	if p.chunks == nil {
-		// One for all pastes, until the process ends: a terminal's read cannot
-		// be called off, and a second one would lose what the first still takes.
-		p.chunks = make(chan []byte)
-		go p.pump(tty)
-	}
 	var got pasted
 	for {
-		var rest <-chan time.Time
+		limit := time.Duration(0)
 		if got.ended {
-			rest = time.After(pasteRest)
+			limit = pasteRest
 		}
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-rest:
+		chunk, err := readPasted(ctx, tty, limit)
+		switch {
+		case errors.Is(err, io.EOF):
+			return "", io.ErrUnexpectedEOF
+		case err != nil:
+			return "", err
+		case len(chunk) == 0:
 			fmt.Fprintf(p.a.Stderr, "(%s)", plural(len(got.text), "character"))
 			return string(got.text), nil
-		case chunk, ok := <-p.chunks:
-			if !ok {
-				return "", io.ErrUnexpectedEOF
-			}
-			if err := got.take(chunk); err != nil {
-				return "", err
-			}
 		}
-	}
-}
-
-func (p *pasteReader) pump(tty *os.File) {
-	defer close(p.chunks)
-	for {
-		b := make([]byte, 4096)
-		n, err := tty.Read(b)
-		if n > 0 {
-			p.chunks <- b[:n]
-		}
-		if err != nil {
-			return
+		if err := got.take(chunk); err != nil {
+			return "", err
 		}
 	}
 }

@@ -130,7 +130,10 @@ type setup struct {
 	waitLimit time.Duration  // 0: do not wait
 	was       config.Profile // without a name: there is none yet
 	profile   config.Profile // as it is to be
-	tenantNew bool           // the profile has it not from before: it may be written as a GUID
+	// tenantNamed says that somebody has named the tenant: it is no guess from
+	// an address.
+	tenantNamed bool
+	tenantNew   bool // the profile has it not from before: it may be written as a GUID
 
 	s      *session
 	signer *setupSignIn
@@ -225,7 +228,7 @@ func (w *setup) carryOut(ctx context.Context) error {
 	if slices.ContainsFunc(w.steps, func(st *setupStep) bool {
 		return st.Change != changeNone && (st.Name == "signIn" || st.Name == "certificate")
 	}) {
-		if err := w.probeKeychain(ctx); err != nil {
+		if err := w.s.probeKeychain(ctx, "setup/"+w.profile.Name); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/graph"
+	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
@@ -118,6 +120,17 @@ func (w *setup) created() time.Time {
 //
 //	keychain (next) → Entra → Entra takes it → keychain → keychain (next) is gone
 func (w *setup) newCertificate(ctx context.Context) (string, error) {
+	// One setup at a time: each would put its own certificate in the place of the
+	// other's, in the keychain and, as Graph writes all at once, in Entra.
+	unlock, err := durable.Lock(ctx, filepath.Join(w.s.stateDir, "certificate-"+w.application.AppID+".lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if made, err := apppassword.LoadCertificate(ctx, w.s.keychain, w.application.AppID, ""); err == nil && !nearEnd(made, w.Now()) {
+		w.certificate = made // by a setup that this one has waited for
+		return w.addCertificate(ctx)
+	}
 	key := nextCertificateKey(w.application.AppID)
 	next, err := w.s.keychain.Get(ctx, key)
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {

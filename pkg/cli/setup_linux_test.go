@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/o365pw/o365pw/pkg/sandbox"
@@ -180,6 +181,50 @@ func TestTerminalSetupInterrupted(t *testing.T) {
 		t.Errorf("no: exit code %d\n%s", code, screen)
 	}
 	m.untouched(before)
+}
+
+// TestTerminalPasteThenAsk: what a person answers after a pasted sign-in is
+// heard by the question, and by nothing else.
+func TestTerminalPasteThenAsk(t *testing.T) {
+	t.Parallel()
+	m := newTenant(t)
+	before := m.config()
+	client := m.sandbox.LoginClientID()
+	term := m.onTerminal(asPerson, "setup", "--mailbox", "bob@contoso.com", "--organization", "--cloud", "sandbox", "--paste", "--login-client-id", client)
+	term.expect(`paste it here: $`)
+	term.send(answerOf(t, term.text()) + "\r")
+	term.expect(askGoOn)
+	term.send("n\r")
+	term.expect(`nothing was changed|Go on\? \[Y/n\] n\r\n`)
+	term.send("\r")
+	if code, screen := term.wait(); code != 1 || !strings.Contains(screen, "nothing was changed") || strings.Contains(screen, "✓") {
+		t.Errorf("exit code %d\n%s", code, screen)
+	}
+	m.untouched(before)
+}
+
+// TestTwoSetupsOneCertificate: two that run at once end with the same certificate.
+func TestTwoSetupsOneCertificate(t *testing.T) {
+	t.Parallel()
+	m := newTenant(t)
+	m.run("setup", "--profile", "bob", "--mailbox", "bob@contoso.com", "--organization", "--cloud", "sandbox", "--yes")
+	var wg sync.WaitGroup
+	var outs [2]bytes.Buffer
+	for i := range outs {
+		cmd, all := m.command("setup", "--profile", "bob", "--mailbox", "bob@contoso.com", "--organization", "--backing", "certificate", "--yes", "-o", "json")
+		cmd.Stdout = &outs[i]
+		wg.Go(func() {
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v\n%s", err, all)
+			}
+		})
+	}
+	wg.Wait()
+	thumbprint := regexp.MustCompile(`"thumbprint": "[0-9a-f]{64}"`)
+	if a, b := thumbprint.FindString(outs[0].String()), thumbprint.FindString(outs[1].String()); a == "" || a != b {
+		t.Errorf("two certificates: %s, %s", a, b)
+	}
+	m.run("create", "after", "--profile", "bob")
 }
 
 // TestKillSetupAtEachRequest kills setup before and after each of its requests:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/graph"
@@ -99,8 +100,21 @@ func (w *setup) readApplication(ctx context.Context) (err error) {
 	if err == nil {
 		w.profile.ClientID, w.fresh = w.application.AppID, w.application.Fresh
 		w.useProfile()
+		w.foundByName()
 	}
 	return err
+}
+
+// foundByName tells of an application that has the unique name and is in no
+// profile here. As a rule an earlier run has made it; but anybody who may register
+// applications can take a name first, owns what has it, and may add secrets.
+func (w *setup) foundByName() {
+	since := ""
+	if !w.application.Created.IsZero() {
+		since = " since " + w.application.Created.Format(time.DateOnly)
+	}
+	w.warn("an application called %s is there already%s, with %s: whoever owns it will open these mailboxes as well. Unless you know it, see who that is "+
+		"(az ad app owner list --id %s), or take another name (--app)", w.uniqueName, since, plural(len(w.application.PasswordCredentials), "client secret"), w.application.AppID)
 }
 
 func (w *setup) readPrincipal(ctx context.Context) (err error) {

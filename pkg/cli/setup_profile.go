@@ -101,6 +101,7 @@ func (w *setup) takeTenant() {
 		imported = "" // good for people, and not for an application
 	}
 	p.Tenant = cmp.Or(w.o.tenant, w.Getenv("O365PW_TENANT"), imported, w.was.Tenant)
+	w.tenantNamed = p.Tenant != ""
 	w.tenantNew = p.Tenant == "" || p.Tenant != w.was.Tenant
 	if p.Tenant != "" || len(w.mailboxes) == 0 {
 		return

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
-	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -87,6 +87,9 @@ func (w *setup) signInForSetup(ctx context.Context) error {
 	}
 	claims, _ := entra.Peek(access)
 	tenant := &w.profile.Tenant
+	if err := w.sameTenant(ctx, claims.TenantID); err != nil {
+		return err
+	}
 	switch {
 	case claims.TenantID == "" || !guidOrEmpty.MatchString(claims.TenantID):
 	case guidOrEmpty.MatchString(*tenant) && *tenant != claims.TenantID:
@@ -96,6 +99,25 @@ func (w *setup) signInForSetup(ctx context.Context) error {
 	}
 	w.useProfile()
 	return nil
+}
+
+// sameTenant refuses a credential of the environment that is of another tenant
+// than the profile names by a domain: its application would be made there. A
+// person signs in to the profile's tenant and no other.
+func (w *setup) sameTenant(ctx context.Context, id string) error {
+	name := w.profile.Tenant
+	if !w.signer.env || !guidOrEmpty.MatchString(id) || id == "" || guidOrEmpty.MatchString(name) {
+		return nil
+	}
+	got, err := w.s.entra.TenantID(ctx)
+	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Misconfigured && !w.tenantNamed {
+		return nil // an address's domain, of which Entra need not know
+	}
+	if err == nil && got != strings.ToLower(id) {
+		err = &usageError{problem: fmt.Sprintf("%s signs in to tenant %s, and %s is tenant %s", w.person, id, name, got),
+			hint: "give the right one with --tenant, or credentials of that tenant"}
+	}
+	return err
 }
 
 // useProfile tells the parts of the session what the profile is by now.
@@ -112,7 +134,7 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 	if err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return fmt.Errorf("the sign-in could not be kept: %w", err)
 	}
-	if err == nil && held.AzureCLI == w.o.azureCLI && (held.AzureCLI || held.ClientID == w.profile.LoginClientID) {
+	if err == nil && held.AzureCLI == w.o.azureCLI && (held.AzureCLI || held.ClientID == w.profile.LoginClientID) && held.isFor(w.profile) == nil {
 		t.held, w.person = held, held.Username
 		_, err := t.Token(ctx)
 		if err == nil {
@@ -144,16 +166,11 @@ func (w *setup) planSignIn() {
 			return "", err
 		}
 		defer unlock()
+		w.signer.held.Tenant = w.profile.Tenant // by its GUID, if that is how it is written now
 		if err := store.write(context.WithoutCancel(ctx), w.signer.held); err != nil {
 			return "", err
 		}
 		w.signer.isNew = false
 		return fmt.Sprintf("sign-in of %s in %s", nobodyAs(w.person), w.s.keychain), nil
 	}})
-}
-
-// probeKeychain proves that the keychain takes secrets, before anything is made
-// that needs it.
-func (w *setup) probeKeychain(ctx context.Context) error {
-	return apppassword.ProbeKeychain(ctx, w.s.keychain, "setup/"+w.profile.Name)
 }

@@ -114,6 +114,9 @@ func (t *tokenSource) refresh(ctx context.Context, scope string) (entra.Token, e
 	if err != nil {
 		return entra.Token{}, fmt.Errorf("read the sign-in of profile %s: %w", t.s.profile.Name, err)
 	}
+	if err := held.isFor(t.s.profile); err != nil {
+		return entra.Token{}, &signInError{err: err}
+	}
 	if held.AzureCLI {
 		return t.a.azureCLIToken(ctx, t.s)
 	}

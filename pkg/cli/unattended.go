@@ -41,9 +41,9 @@ func (a *app) unattended() (unattended, bool) {
 		requestURL   = a.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL")
 		requestToken = a.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
 	)
-	asserted := func(assertion func() (entra.Assertion, error)) func(context.Context, *session) (entra.Token, error) {
+	asserted := func(assertion func(s *session) (entra.Assertion, error)) func(context.Context, *session) (entra.Token, error) {
 		return func(ctx context.Context, s *session) (entra.Token, error) {
-			how, err := assertion()
+			how, err := assertion(s)
 			if err != nil {
 				return entra.Token{}, err
 			}
@@ -56,12 +56,12 @@ func (a *app) unattended() (unattended, bool) {
 			return a.unattendedClient(s).ClientSecret(ctx, clientID, secret.New(clientSecret), s.graphDefault())
 		}}, true
 	case clientID != "" && certificate != "":
-		return unattended{byCertificate, asserted(func() (entra.Assertion, error) { return a.certificateFile(certificate) })}, true
+		return unattended{byCertificate, asserted(func(s *session) (entra.Assertion, error) { return a.certificateFile(certificate) })}, true
 	case clientID != "" && tokenFile != "":
-		return unattended{byTokenFile, asserted(func() (entra.Assertion, error) { return entra.FederatedFile(tokenFile), nil })}, true
+		return unattended{byTokenFile, asserted(func(s *session) (entra.Assertion, error) { return entra.FederatedFile(tokenFile), nil })}, true
 	case clientID != "" && requestURL != "" && requestToken != "":
-		return unattended{byGitHub, asserted(func() (entra.Assertion, error) {
-			return entra.GitHubActions(nil, requestURL, secret.New(requestToken)), nil
+		return unattended{byGitHub, asserted(func(s *session) (entra.Assertion, error) {
+			return entra.GitHubActions(a.unattendedClient(s).HTTP, requestURL, secret.New(requestToken)), nil
 		})}, true
 	}
 	switch a.Getenv("AZURE_TOKEN_CREDENTIALS") {

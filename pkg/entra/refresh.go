@@ -15,7 +15,8 @@ const saveLimit = time.Minute
 // RefreshStore keeps the refresh token of one sign-in.
 type RefreshStore interface {
 	// Lock keeps other processes and goroutines from refreshing the same
-	// sign-in until unlock is called. It waits until ctx ends.
+	// sign-in until unlock is called. It waits until ctx ends. Whatever asks a
+	// person before Load and Save can be of use, asks before it is taken.
 	Lock(ctx context.Context) (unlock func(), err error)
 	// Load gives the token last saved, [secret.ErrNotFound] where there is none.
 	Load(ctx context.Context) (secret.Text, error)
@@ -36,7 +37,7 @@ type RefreshStore interface {
 func (c *Client) RefreshStored(ctx context.Context, clientID, scope string, store RefreshStore) (Token, error) {
 	unlock, err := store.Lock(ctx)
 	if err != nil {
-		return Token{}, fmt.Errorf("wait for another refresh of the same sign-in: %w", err)
+		return Token{}, fmt.Errorf("take hold of the sign-in: %w", err)
 	}
 	defer unlock()
 

@@ -244,10 +244,14 @@ func (f *File) read() ([]byte, error) {
 	// Looked at before it is opened, which a named pipe would make wait.
 	info, err := os.Stat(f.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Lstat(f.Path); err == nil {
+		link, lerr := os.Lstat(f.Path)
+		if lerr != nil {
+			return nil, errNoFile
+		}
+		if link.Mode()&fs.ModeSymlink != 0 {
 			return nil, f.unavailable(Failed, errors.New("it is a symbolic link to a file that is not there"))
 		}
-		return nil, errNoFile
+		info, err = link, nil // another process has made it in between
 	}
 	if err != nil {
 		return nil, f.unavailable(Failed, err)
