@@ -157,7 +157,7 @@ func (a *app) signInGraph(ctx context.Context, s *session, fl flow, scope, claim
 	clientID := s.loginClientID()
 	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: clientID, scope: scope, claims: claims})
 	if err != nil {
-		return heldSignIn{}, fmt.Errorf("sign in: %w", err)
+		return heldSignIn{}, err
 	}
 	if tok.Refresh.IsZero() {
 		return heldSignIn{}, &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept",
@@ -205,7 +205,7 @@ func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
 func (a *app) signInMail(ctx context.Context, s *session, fl flow, hint, claims string) (apppassword.SignIn, error) {
 	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: s.profile.ClientID, scope: apppassword.MailScopes(s.profile.Cloud), hint: hint, claims: claims})
 	if err != nil {
-		return apppassword.SignIn{}, fmt.Errorf("sign in: %w", err)
+		return apppassword.SignIn{}, err
 	}
 	return s.manager.KeepSignIn(ctx, tok)
 }

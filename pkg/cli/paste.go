@@ -18,6 +18,9 @@ const (
 	pasteRest = 200 * time.Millisecond
 )
 
+// errNothingPasted says that there is nobody, or no more, to paste.
+var errNothingPasted = errors.New("the input ended before an address was pasted")
+
 // pasteReader reads what a person pastes. A terminal is read as it comes, since
 // line by line it would cut long lines off (at 1,024 bytes on macOS, 4,096 on
 // Linux); nothing is shown of it but its length, since a code is in it. A
@@ -65,7 +68,7 @@ func (p *pasteReader) read(ctx context.Context, prompt string) (string, error) {
 			return string(got.text), nil
 		case chunk, ok := <-p.chunks:
 			if !ok {
-				return "", io.ErrUnexpectedEOF
+				return "", errNothingPasted
 			}
 			if err := got.take(chunk); err != nil {
 				return "", err
@@ -110,7 +113,7 @@ func (p *pasted) take(chunk []byte) error {
 			return errInterrupted
 		case keyEnd:
 			if len(p.text) == 0 {
-				return io.ErrUnexpectedEOF
+				return errNothingPasted
 			}
 			p.ended = true
 		case keyKill:
@@ -144,7 +147,7 @@ func readAllPasted(ctx context.Context, r io.Reader) (string, error) {
 		return "", ctx.Err()
 	case got := <-c:
 		if len(got.b) == 0 && got.err == nil {
-			return "", io.ErrUnexpectedEOF
+			return "", errNothingPasted
 		}
 		return string(got.b), got.err
 	}

@@ -105,6 +105,7 @@ var kindByCode = map[string]Kind{
 	"invalid_resource":          Misconfigured,
 	"invalid_scope":             Misconfigured,
 	"invalid_target":            Misconfigured,
+	"invalid_tenant":            Misconfigured,
 	"unauthorized_client":       Misconfigured,
 	"unsupported_grant_type":    Misconfigured,
 	"unsupported_response_type": Misconfigured,
