@@ -256,7 +256,7 @@ func (d *doctor) ruledOut(p gateway.Protocol, mailbox string) []explain.Topic {
 		out = nil
 	}
 	if of := permissionsFor[string(p)]; slices.Contains(d.claims.Roles, of.role) || slices.Contains(d.claims.Scopes, of.scope) {
-		out = append(out, explain.Role, explain.ScopedRole, explain.Scope)
+		out = append(out, explain.Role, explain.ScopedRole, explain.PersonScope)
 	}
 	if d.own(mailbox) {
 		out = append(out, explain.PersonRights)

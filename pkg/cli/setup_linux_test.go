@@ -248,3 +248,28 @@ func TestInterruptedSetupIsNamed(t *testing.T) {
 		}
 	}
 }
+
+// TestInterruptedWait presses Ctrl-C while setup waits for Exchange: the client
+// secret of the trial is removed, all else stays, and the way on is told.
+func TestInterruptedWait(t *testing.T) {
+	t.Parallel()
+	m := newTenant(t)
+	p := m.start("setup", "--mailbox", "bob@contoso.com", "--organization", "--cloud", "sandbox", "--yes", "--wait")
+	m.watch(nil, func(n int, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/addPassword") {
+			p.signal(os.Interrupt)
+		}
+	})
+	_ = p.run()
+	m.watch(nil, nil)
+	out := p.out.String()
+	if code := p.cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(out, "to go on waiting: o365pw setup --profile bob") || !strings.Contains(out, "New-ServicePrincipal") {
+		t.Errorf("exit code %d\n%s", code, out)
+	}
+	if w := m.writes(); !strings.HasSuffix(w[len(w)-1], "/removePassword") {
+		t.Errorf("the last change of Graph: %v\n%s", w, out)
+	}
+	if !strings.Contains(m.config(), "[profiles.bob]") || len(m.registry().Pending) != 0 {
+		t.Errorf("the configuration\n%s\nand the registry %v", m.config(), m.registry())
+	}
+}

@@ -1,18 +1,19 @@
 package entra
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"html/template"
+	"html"
 	"net/http"
 )
 
 // page is what the browser shows: what has happened, and what to do next.
 type page struct {
 	Status  int
-	Mark    string // "done", "failed" or "refused"
+	Mark    string // a key of marks
 	Heading string
 	Account string // who signed in
 	Text    string // what has happened
@@ -74,31 +75,44 @@ const pageStyle = `:root{color-scheme:light dark;--ink:#1c1c22;--soft:#5b5b66;--
 	`.code{font:.875rem/1.5 ui-monospace,Consolas,monospace}` +
 	`footer{margin-top:1.75rem;font-size:.8125rem;letter-spacing:.02em}`
 
-var pageTemplate = template.Must(template.New("page").Parse(`<!DOCTYPE html>
+// marks are what the picture of each kind of page shows, in a circle.
+var marks = map[string]string{
+	"done":    `<path d="M15 24.5l6.5 6.5L33.5 18"/>`,
+	"failed":  `<path d="M17 17l14 14M31 17L17 31"/>`,
+	"refused": `<path d="M24 14v12M24 33.5v.1"/>`,
+}
+
+// html is the page. It is put together by hand: html/template would keep the
+// linker from leaving out what no program calls, and cost 2 MB. All that is
+// not written here is text between tags, which html.EscapeString is made for.
+func (p page) html() []byte {
+	var b bytes.Buffer
+	line := func(before, text, after string) {
+		if text != "" {
+			b.WriteString(before + html.EscapeString(text) + after + "\n")
+		}
+	}
+	b.WriteString(`<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{{.Heading}} · o365pw</title>
-<style>` + pageStyle + `</style>
+`)
+	line("<title>", p.Heading+" · o365pw", "</title>")
+	b.WriteString("<style>" + pageStyle + `</style>
 </head>
 <body>
 <main>
-<svg class="{{.Mark}}" viewBox="0 0 48 48" aria-hidden="true"><circle cx="24" cy="24" r="21"/>
-{{- if eq .Mark "done"}}<path d="M15 24.5l6.5 6.5L33.5 18"/>
-{{- else if eq .Mark "failed"}}<path d="M17 17l14 14M31 17L17 31"/>
-{{- else}}<path d="M24 14v12M24 33.5v.1"/>{{end}}</svg>
-<h1>{{.Heading}}</h1>
-{{with .Account}}<p class="account">as {{.}}</p>
-{{end}}<p>{{.Text}}</p>
-<p class="next">{{.Next}}</p>
-{{with .Code}}<p class="code">{{.}}</p>
-{{end}}<footer>o365pw</footer>
-</main>
-</body>
-</html>
-`))
+<svg class="` + p.Mark + `" viewBox="0 0 48 48" aria-hidden="true"><circle cx="24" cy="24" r="21"/>` + marks[p.Mark] + "</svg>\n")
+	line("<h1>", p.Heading, "</h1>")
+	line(`<p class="account">as `, p.Account, "</p>")
+	line("<p>", p.Text, "</p>")
+	line(`<p class="next">`, p.Next, "</p>")
+	line(`<p class="code">`, p.Code, "</p>")
+	b.WriteString("<footer>o365pw</footer>\n</main>\n</body>\n</html>\n")
+	return b.Bytes()
+}
 
 // write sends the page. It holds no script and asks for nothing from
 // anywhere; the address of the request, which holds the code, is neither kept
@@ -113,5 +127,5 @@ func (p page) write(w http.ResponseWriter) {
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(p.Status)
-	_ = pageTemplate.Execute(w, p) // the browser has gone
+	_, _ = w.Write(p.html()) // the browser may have gone
 }

@@ -13,10 +13,10 @@ type Topic string
 const (
 	ObjectID      Topic = "object id"       // of the service principal in Exchange
 	Role          Topic = "role"            // in the application's token
-	Scope         Topic = "scope"           // in a person's token
 	ScopedRole    Topic = "scoped role"     // in place of Role, to send
 	FullAccess    Topic = "full access"     // of the application
 	PersonRights  Topic = "person's rights" // of whoever has signed in
+	PersonScope   Topic = "scope"           // in the token of whoever has signed in
 	IMAPSwitch    Topic = "IMAP"            // of the mailbox
 	POPSwitch     Topic = "POP3"            // of the mailbox
 	OtherAddress  Topic = "address"         // that the mailbox is known by
@@ -35,7 +35,7 @@ func (r Remedy) about() Topic {
 			return t
 		}
 	}
-	for t, of := range map[Topic]Remedy{Role: noRole("\x00"), Scope: noScope("\x00")} {
+	for t, of := range map[Topic]Remedy{Role: noRole("\x00"), PersonScope: noScope("\x00")} {
 		if before, _, _ := strings.Cut(of.Cause, "\x00"); strings.HasPrefix(r.Cause, before) {
 			return t
 		}

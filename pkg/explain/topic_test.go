@@ -5,7 +5,7 @@ import "testing"
 // TestTopics: each reply that says no more than no can be narrowed down, to
 // nothing that was looked at.
 func TestTopics(t *testing.T) {
-	all := []Topic{ObjectID, Role, Scope, ScopedRole, FullAccess, PersonRights, IMAPSwitch, POPSwitch, OtherAddress, MailboxOnline, Audience, Propagation}
+	all := []Topic{ObjectID, Role, ScopedRole, FullAccess, PersonRights, PersonScope, IMAPSwitch, POPSwitch, OtherAddress, MailboxOnline, Audience, Propagation}
 	seen := map[Topic]bool{}
 	for _, code := range []string{"AUTHENTICATE failed", "unknown user name or bad password", "5.7.3", "authenticated but not connected"} {
 		x, ok := Exchange(code)

@@ -109,7 +109,7 @@ func (c *call) userEntity(p *person) map[string]any {
 	for _, a := range p.sendAs {
 		addresses = append(addresses, "smtp:"+a)
 	}
-	if !c.s.Faults.NoLicence && !p.personal {
+	if !c.s.Faults.NoLicence && !p.personal && !p.unlicensed {
 		plans = append(plans, map[string]any{
 			"assignedDateTime": graphTime(c.s.dir.mail.created), "capabilityStatus": "Enabled", "service": "exchange",
 			"servicePlanId": "efb87545-963c-4e0d-99df-69c6916d9eb0", // Exchange Online (Plan 2)
