@@ -87,7 +87,9 @@ func (m *Manager) Trial(ctx context.Context, use func(token func(context.Context
 	if err := m.Registry.Update(ctx, func(s *State) error { s.note(note); return nil }); err != nil {
 		return err
 	}
-	if _, err := m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
+	trial := m.newSecret(clientSecret)
+	trial.backing = "" // of no app password
+	if _, err := m.waitAccepted(ctx, trial); err != nil {
 		return err
 	}
 	return use(func(ctx context.Context) (entra.Token, error) {

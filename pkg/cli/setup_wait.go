@@ -10,6 +10,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -75,8 +76,20 @@ func (w *setup) waitForExchange(ctx context.Context) error {
 			still = append(still, t.String()+": "+why)
 		}
 	}
+	hint := "see that the lines for PowerShell were run as printed; Exchange may take an hour to follow"
+	if w.justMe {
+		hint = "look closer with: o365pw doctor --profile " + w.profile.Name
+	}
+	answered := func(t *mailTry) bool {
+		e, ok := errors.AsType[*gateway.ServerError](t.err)
+		return t.err != nil && (!ok || e.Fault != gateway.FaultUnreachable)
+	}
+	if !slices.ContainsFunc(tries, answered) {
+		later, _ := explain.Exit(int(unavailable))
+		hint = later.Hint()
+	}
 	return &failedError{code: unavailable, msg: "exchange does not open yet: " + strings.Join(still, "; "), errs: []error{err},
-		hint: "see that the lines for PowerShell were run as printed; Exchange may take an hour to follow; then: " + w.again("--wait")}
+		hint: hint + "; then: " + w.again("--wait")}
 }
 
 // tryMailboxes tries until all tries succeed or ctx ends.
