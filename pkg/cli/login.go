@@ -79,7 +79,7 @@ func (s *session) signInPurpose(flag string) (purpose, error) {
 		}
 		return forGraph, nil
 	}
-	return "", &usageError{problem: "--for " + quote(flag) + " is neither graph nor mail", hint: "o365pw login --for graph"}
+	return "", &usageError{problem: "--for " + quote(flag) + " is neither graph nor mail", hint: "--for graph, or --for mail"}
 }
 
 func (a *app) runLogin(ctx context.Context, o loginOptions) error {

@@ -144,7 +144,7 @@ func (w *setup) signedInWith() string {
 	if w.signer == nil || w.signer.env || w.signer.held.AzureCLI || w.signer.held.ClientID != graphTools {
 		return ""
 	}
-	return ` with "Microsoft Graph Command Line Tools", Microsoft's own client; it goes into login_client_id, where one of your own may take its place`
+	return ` with "Microsoft Graph Command Line Tools", Microsoft's own client, since there is no application yet to sign in with; it goes into login_client_id, where one of your own may take its place`
 }
 
 // tick tells that a step is done.

@@ -133,7 +133,7 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 		}
 		w.note("sign in as an administrator; %s", then)
 		if w.profile.LoginClientID == graphTools {
-			w.note("the page names Microsoft Graph Command Line Tools, Microsoft's own client: there is no application of yours yet to sign in with")
+			w.note("the page names Microsoft Graph Command Line Tools, which is Microsoft's own client")
 		}
 	}
 	if t.held, err = w.signInGraph(ctx, w.s, w.o.flow, w.s.setupScope(), ""); err != nil {

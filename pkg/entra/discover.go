@@ -3,7 +3,6 @@ package entra
 import (
 	"cmp"
 	"context"
-	"errors"
 	"net/http"
 
 	"github.com/google/uuid"
@@ -33,7 +32,7 @@ func (c *Client) FindTenant(ctx context.Context) error {
 	req.Header.Set("client-request-id", e.CorrelationID)
 	resp, body, err := send(ctx, c.HTTP, cmp.Or(c.Timeout, defaultTimeout), req)
 	if resp == nil {
-		e.Err = cmp.Or(err, errors.New("no answer"))
+		e.Err = err
 		return e
 	}
 	if ctx.Err() != nil {
