@@ -136,13 +136,15 @@ func Days(d time.Duration) string {
 // not mend, so that the new app password would never open a mailbox. It was
 // removed again, or not made.
 type UnusableError struct {
-	Backing string // of the app password
+	Backing string // of the app password; empty: of a trial, for which none was made
 	Err     error
 }
 
 // Error says why Entra gives no token.
 func (e *UnusableError) Error() string {
 	switch e.Backing {
+	case "":
+		return fmt.Sprintf("entra gives this application no token for Exchange: %v", e.Err)
 	case BackingUser:
 		return fmt.Sprintf("entra gives this sign-in no token for Exchange, so no app password was made: %v", e.Err)
 	case BackingCertificate:

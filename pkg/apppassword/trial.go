@@ -85,7 +85,9 @@ func (m *Manager) Trial(ctx context.Context, use func(token func(context.Context
 		return err
 	}
 	defer func() { err = m.undo(ctx, note, note.KeyID, err) }()
-	if _, err := m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
+	trial := m.newSecret(clientSecret)
+	trial.backing = "" // of no app password
+	if _, err := m.waitAccepted(ctx, trial); err != nil {
 		return err
 	}
 	return use(func(ctx context.Context) (entra.Token, error) {

@@ -90,6 +90,9 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 				return false, &UnusableError{Backing: cred.backing, Err: refused}
 			}
 			m.warn("entra does not accept %s yet (%v)", cred.name, err)
+			if cred.backing == "" {
+				return false, nil
+			}
 			m.warn("the app password is made and works as soon as entra does; until then the mail client is told that the service is unavailable")
 			return false, nil
 		}

@@ -35,8 +35,9 @@ const passphraseLimit = 2 * time.Minute
 
 func (d *doctor) configuration(context.Context) result {
 	if d.openErr != nil {
-		if d.cfg == nil && errors.As(d.openErr, new(*config.Error)) || d.cfg != nil && len(d.cfg.Profiles) == 0 {
-			return d.fail(d.openErr, yours("nothing is set up here yet", "o365pw setup"))
+		e, ok := errors.AsType[*config.Error](d.openErr)
+		if ok && e.Line == 0 && e.Key == "" && (d.cfg == nil || len(d.cfg.Profiles) == 0) && (e.Err == nil || errors.Is(e, fs.ErrNotExist)) {
+			return result{status: checkFailed, detail: e.Error(), code: advise(e).code, remedies: []remedy{yours("nothing is set up here yet", e.Hint)}}
 		}
 		return d.fail(d.openErr)
 	}

@@ -82,7 +82,7 @@ func (s *session) signInPurpose(flag string) (purpose, error) {
 		}
 		return forGraph, nil
 	}
-	return "", &usageError{problem: "--for " + quote(flag) + " is neither graph nor mail", hint: "o365pw login --for graph"}
+	return "", &usageError{problem: "--for " + quote(flag) + " is neither graph nor mail", hint: "--for graph, or --for mail"}
 }
 
 func (a *app) runLogin(ctx context.Context, o loginOptions) error {
@@ -160,7 +160,7 @@ func (a *app) signInGraph(ctx context.Context, s *session, fl flow, scope, claim
 	clientID := s.loginClientID()
 	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: clientID, scope: scope, claims: claims})
 	if err != nil {
-		return heldSignIn{}, fmt.Errorf("sign in: %w", err)
+		return heldSignIn{}, err
 	}
 	if tok.Refresh.IsZero() {
 		return heldSignIn{}, &failedError{code: failed, msg: "entra gave no refresh token, so the sign-in would end within the hour; nothing was kept",
@@ -208,7 +208,7 @@ func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
 func (a *app) signInMail(ctx context.Context, s *session, fl flow, hint, claims string) (apppassword.SignIn, error) {
 	tok, err := a.signInPerson(ctx, s.entra, fl, person{clientID: s.profile.ClientID, scope: apppassword.MailScopes(s.profile.Cloud), hint: hint, claims: claims})
 	if err != nil {
-		return apppassword.SignIn{}, fmt.Errorf("sign in: %w", err)
+		return apppassword.SignIn{}, err
 	}
 	return s.manager.KeepSignIn(ctx, tok)
 }

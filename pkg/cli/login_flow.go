@@ -64,10 +64,18 @@ func (a *app) signInPerson(ctx context.Context, c *entra.Client, fl flow, who pe
 			err = &deviceCodeError{err}
 		}
 		return tok, err
-	case fl.paste:
+	}
+	// Of a tenant that is not there, or of a network that is down, only the
+	// browser would tell, and the sign-in would wait for it.
+	a.progress.set("looking for the tenant")
+	if err := c.FindTenant(ctx); err != nil {
+		return entra.Token{}, err
+	}
+	a.progress.stop()
+	if fl.paste {
 		return a.signInPaste(ctx, c, who)
 	}
-	return c.SignInBrowser(ctx, entra.BrowserSignIn{
+	tok, err := c.SignInBrowser(ctx, entra.BrowserSignIn{
 		ClientID: who.clientID, Scope: who.scope, LoginHint: who.hint, Claims: who.claims,
 		Announce: func(address string) {
 			a.tell("sign in in the browser; if none opens, visit:")
@@ -83,12 +91,16 @@ func (a *app) signInPerson(ctx context.Context, c *entra.Client, fl flow, who pe
 			return err
 		},
 	})
+	if ee, ok := errors.AsType[*entra.Error](err); ok && (ee.Kind() == entra.Expired || ctx.Err() != nil) {
+		a.tell("if the browser showed an error, this says what it means: o365pw explain \"AADSTS…\"")
+	}
+	return tok, err
 }
 
 // signInPaste is for a machine that no browser can reach.
 func (a *app) signInPaste(ctx context.Context, c *entra.Client, who person) (entra.Token, error) {
 	reader := &pasteReader{a: a}
-	return c.SignInPaste(ctx, entra.PasteSignIn{
+	tok, err := c.SignInPaste(ctx, entra.PasteSignIn{
 		ClientID: who.clientID, Scope: who.scope, LoginHint: who.hint, Claims: who.claims,
 		Ask: func(ctx context.Context, address string) (string, error) {
 			a.tell("open this address in a browser on any machine, and sign in:")
@@ -106,6 +118,11 @@ func (a *app) signInPaste(ctx context.Context, c *entra.Client, who person) (ent
 			}
 		},
 	})
+	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.URL == "" && ctx.Err() == nil {
+		err = &failedError{code: signInRequired, msg: err.Error(), errs: []error{err},
+			hint: "run it again, and paste the whole address that the browser ends at after this sign-in"}
+	}
+	return tok, err
 }
 
 // browserAdvice helps where the browser is on another machine than this

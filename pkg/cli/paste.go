@@ -18,6 +18,9 @@ const (
 	pasteRest = 200 * time.Millisecond
 )
 
+// errNothingPasted says that there is nobody, or no more, to paste.
+var errNothingPasted = errors.New("the input ended before an address was pasted")
+
 // pasteReader reads what a person pastes. A terminal is read as it comes, since
 // line by line it would cut long lines off (at 1,024 bytes on macOS, 4,096 on
 // Linux); nothing is shown of it but its length, since a code is in it. A
@@ -51,7 +54,7 @@ func (p *pasteReader) read(ctx context.Context, prompt string) (string, error) {
 		chunk, err := readPasted(ctx, tty, limit)
 		switch {
 		case errors.Is(err, io.EOF):
-			return "", io.ErrUnexpectedEOF
+			return "", errNothingPasted
 		case err != nil:
 			return "", err
 		case len(chunk) == 0:
@@ -86,7 +89,7 @@ func (p *pasted) take(chunk []byte) error {
 			return errInterrupted
 		case keyEnd:
 			if len(p.text) == 0 {
-				return io.ErrUnexpectedEOF
+				return errNothingPasted
 			}
 			p.ended = true
 		case keyKill:
@@ -120,7 +123,7 @@ func readAllPasted(ctx context.Context, r io.Reader) (string, error) {
 		return "", ctx.Err()
 	case got := <-c:
 		if len(got.b) == 0 && got.err == nil {
-			return "", io.ErrUnexpectedEOF
+			return "", errNothingPasted
 		}
 		return string(got.b), got.err
 	}

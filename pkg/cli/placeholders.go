@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"errors"
+	"regexp"
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
@@ -19,8 +20,33 @@ func (a *app) advise(err error) advice {
 	if explain.HasPlaceholders(adv.hint) {
 		adv.hint = explain.FillText(adv.hint, a.valuesFor(err))
 	}
+	adv.hint = a.withPurpose(err, adv.hint)
+	if a.profile != "" && adv.code != notFound && !strings.Contains(adv.hint, "--profile") {
+		// As it stands, it would be about another profile.
+		adv.hint = ofProfile.ReplaceAllString(adv.hint, "${0} --profile "+strings.ReplaceAll(shellQuote(a.profile), "$", "$$"))
+	}
 	return adv
 }
+
+// withPurpose tells login which sign-in is missing, where the profile's backing
+// needs the other one.
+func (a *app) withPurpose(err error, hint string) string {
+	_, graph := errors.AsType[*signInError](err)
+	_, mail := errors.AsType[*apppassword.SignInError](err)
+	if !graph && !mail {
+		return hint
+	}
+	switch user := a.profileValues()["backing"] == apppassword.BackingUser; {
+	case graph && user:
+		return strings.Replace(hint, "o365pw login", "o365pw login --for graph", 1)
+	case mail && !user:
+		return strings.Replace(hint, "o365pw login", "o365pw login --for mail", 1)
+	}
+	return hint
+}
+
+// ofProfile are the commands in hints that mend what belongs to one profile.
+var ofProfile = regexp.MustCompile(`\bo365pw (login|setup)\b`)
 
 // valuesFor are the placeholders' values for an error: an error of Entra's is
 // about the application that asked for the token, all others about the one

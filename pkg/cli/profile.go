@@ -37,7 +37,7 @@ func (a *app) loadConfig() (*config.Config, error) {
 	cfg, err := config.Load(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if named {
-			return nil, &config.Error{Path: path, Problem: "there is no such file", Hint: "check --config and O365PW_CONFIG", Err: err}
+			return nil, &config.Error{Path: path, Problem: "there is no such file", Hint: "o365pw setup makes it; or check --config and O365PW_CONFIG", Err: err}
 		}
 		return nil, nil
 	}

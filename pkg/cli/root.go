@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
@@ -134,7 +135,11 @@ func tidyHelp(c *cobra.Command) {
 	}
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
-			if err := check(cmd, args); err != nil {
+			err := check(cmd, args)
+			if _, ok := errors.AsType[*usageError](err); ok {
+				return err
+			}
+			if err != nil {
 				return &usageError{problem: err.Error(), hint: cmd.CommandPath() + " --help"}
 			}
 			return nil

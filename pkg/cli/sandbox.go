@@ -37,11 +37,17 @@ func newSandbox(a *app) *cobra.Command {
 		Use:   "sandbox",
 		Short: "Run a small Microsoft 365 to build and test against",
 		Long: `Runs Entra, Graph and an Exchange Online (IMAP, POP3, SMTP submission) with
-two mailboxes on this machine until it is stopped, all in memory. Prints a configuration that points o365pw
-at it, and how to use it. It is stricter than the real service.
+two mailboxes on this machine until it is stopped, all in memory. Prints a
+configuration that points o365pw at it, and how to use it. It is stricter than
+the real service.
 
-Faults make it misbehave; {authority}/sandbox/faults lists them (GET) and
-changes them while it runs (PUT).`,
+Faults make it misbehave. While it runs, AUTHORITY/sandbox/faults lists them
+(GET) and changes those that are named (PUT, JSON); AUTHORITY is in the
+configuration. AUTHORITY/sandbox/powershell runs lines for Exchange such as setup
+prints (POST, text):
+
+  curl -X PUT -H 'Content-Type: application/json' -d '{"graphDown": true}' AUTHORITY/sandbox/faults
+  curl -H 'Content-Type: text/plain' --data-binary @exchange.ps1 AUTHORITY/sandbox/powershell`,
 		Example: `  o365pw sandbox
   o365pw sandbox --dir ./lab --authority 127.0.0.1:8400 \
                  --graph 127.0.0.1:8401 --imap 127.0.0.1:9993 \

@@ -77,10 +77,11 @@ DavMail (davmail.properties) and proposes what it says. Nothing secret is read.
 		Args: func(cmd *cobra.Command, args []string) error {
 			// Of a flag that may stand alone, pflag leaves the value behind.
 			if len(args) == 1 && o.wait == defaultWait {
-				if _, err := config.ParseDuration(args[0]); err == nil {
-					o.wait = args[0]
-					return nil
+				if _, err := config.ParseDuration(args[0]); err != nil {
+					return &usageError{problem: "--wait: " + err.Error(), hint: "as in --wait 30m"}
 				}
+				o.wait = args[0]
+				return nil
 			}
 			return cobra.NoArgs(cmd, args)
 		},
@@ -153,9 +154,10 @@ type setup struct {
 	certificate entra.Certificate
 	person      string // who signed in; empty: nobody, or nobody knows
 
-	begun bool     // something may have been written
-	done  []string // what is there now, by name and id
-	ready *bool    // whether Exchange opens the mailboxes; nil: not tried
+	begun   bool     // something may have been written
+	written bool     // the profile is as it is to be
+	done    []string // what is there now, by name and id
+	ready   *bool    // whether Exchange opens the mailboxes; nil: not tried
 }
 
 // setupStep is one thing to be brought about.
@@ -235,6 +237,7 @@ func (w *setup) carryOut(ctx context.Context) error {
 	for _, st := range w.steps {
 		if st.Change == changeNone {
 			w.tick(st.Text + ": nothing to do")
+			w.written = w.written || st.Name == "profile"
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -246,7 +249,7 @@ func (w *setup) carryOut(ctx context.Context) error {
 		if err != nil {
 			return w.stopped(fmt.Errorf("%s: %w", st.Text, err))
 		}
-		st.Text = did
+		st.Text, w.written = did, w.written || st.Name == "profile"
 		w.done = append(w.done, did)
 		w.tick(did)
 	}
@@ -306,7 +309,11 @@ func (w *setup) again(more ...string) string {
 	if w.justMe {
 		mode = "--just-me"
 	}
-	args = append(args, mode, "--tenant", w.profile.Tenant, "--allow", strings.Join(w.profile.Allow, ","))
+	args = append(args, mode)
+	if w.written {
+		return strings.Join(append(args, more...), " ") // the profile has the rest
+	}
+	args = append(args, "--tenant", w.profile.Tenant, "--allow", strings.Join(w.profile.Allow, ","))
 	if w.profile.CloudName != config.DefaultCloud {
 		args = append(args, "--cloud", shellQuote(w.profile.CloudName))
 	}

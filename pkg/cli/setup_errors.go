@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/graph"
 )
 
@@ -16,6 +17,8 @@ type setupError struct {
 	code  exitCode // 0: that of err
 	move  string   // whose it is, and what; empty: what the table says of err
 	again string   // the command that goes on
+
+	values map[string]string // of placeholders: the profile may not be written yet
 }
 
 func (e *setupError) Error() string { return e.err.Error() }
@@ -31,6 +34,7 @@ func (e *setupError) advice() advice {
 	if e.move != "" {
 		adv.hint = e.move
 	}
+	adv.hint = explain.FillText(adv.hint, e.values)
 	if adv.hint != "" && e.again != "" {
 		adv.hint += "; then: "
 	}
@@ -86,9 +90,18 @@ func (w *setup) withoutRights(err error) error {
 		return &setupError{err: err, code: refused, move: "an administrator's move (Application Administrator, Cloud Application Administrator or Privileged Role Administrator): " +
 			"sign in as one" + w.signOutFirst() + ", or send them the message above", again: w.again()}
 	}
-	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Forbidden {
+	ee, ofEntra := errors.AsType[*entra.Error](err)
+	if ofEntra && ee.Number() == 90002 {
+		return &setupError{err: err, move: "name the tenant with --tenant (its GUID, or a domain such as contoso.onmicrosoft.com), and its cloud with --cloud"}
+	}
+	if ofEntra && ee.Kind() == entra.Forbidden {
 		w.messageForAdministrator()
-		return &setupError{err: err, code: refused, again: w.again()}
+		clientID := w.profile.LoginClientID
+		if w.justMe {
+			clientID = w.profile.ClientID
+		}
+		return &setupError{err: err, code: refused, again: w.again(),
+			values: map[string]string{"CLIENT_ID": inAnyShell(clientID), "TENANT": inAnyShell(w.profile.Tenant)}}
 	}
 	return err
 }

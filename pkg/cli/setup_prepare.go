@@ -106,7 +106,12 @@ func (w *setup) checkFlags() error {
 	}
 	for _, m := range o.mailboxes {
 		if err := apppassword.CheckMailbox(m); err != nil {
-			return err
+			return usage(err.Error(), "as in --mailbox alice@contoso.com")
+		}
+	}
+	if len(o.allow) > 0 {
+		if _, err := apppassword.ParseAllow(o.allow); err != nil {
+			return usage(err.Error(), "as in --allow imap,smtp")
 		}
 	}
 	if o.wait != "" {

@@ -154,18 +154,23 @@ func (w *setup) explainClientID() {
 	if w.profile.Tenant == "consumers" {
 		audience = "AzureADandPersonalMicrosoftAccount"
 	}
-	w.block([]string{
+	lines := []string{
 		"for this you need the client id of an application that people sign in to (a public client).",
 		"Somebody who may register applications makes one, once for all people:",
-		fmt.Sprintf("  in a browser: %s, App registrations, New registration; platform \"Mobile and desktop applications\" with http://localhost", portal),
+		fmt.Sprintf("  in a browser: %s, App registrations, New registration; platform \"Mobile and desktop applications\" with http://localhost;", portal),
+		"    API permissions, Office 365 Exchange Online, Delegated permissions: " + strings.Join(delegatedNames(w.profile.Allow), ", "),
 		"  with the Azure CLI:",
 		fmt.Sprintf("    az ad app create --display-name \"o365pw for people\" --sign-in-audience %s \\", audience),
 		"        --public-client-redirect-uris http://localhost --is-fallback-public-client true --query appId -o tsv",
 		"    az ad app permission add --id CLIENT_ID --api 00000002-0000-0ff1-ce00-000000000000 \\",
 		"        --api-permissions " + delegatedIDs(w.profile.Allow),
-		"An organisation may want an administrator to consent, who opens then:",
-		"  " + w.consentURL("CLIENT_ID"),
-	})
+	}
+	if w.profile.Tenant == "consumers" {
+		lines[2] += "\n    for accounts in any organizational directory and personal Microsoft accounts;"
+	} else {
+		lines = append(lines, "An organisation may want an administrator to consent, who opens then:", "  "+w.consentURL("CLIENT_ID"))
+	}
+	w.block(lines)
 }
 
 // delegatedIDs are the delegated permissions of Office 365 Exchange Online for

@@ -145,6 +145,19 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 		}
 		t.cache.Forget(w.s.setupScope())
 	}
+	if !w.o.azureCLI && !w.structured() {
+		then := "what there is to do is shown next, and you are asked before it is done"
+		switch {
+		case w.o.dryRun:
+			then = "nothing is changed"
+		case w.o.yes:
+			then = "what there is to do is shown next"
+		}
+		w.note("sign in as an administrator; %s", then)
+		if w.profile.LoginClientID == graphTools {
+			w.note("the page names Microsoft Graph Command Line Tools, which is Microsoft's own client")
+		}
+	}
 	if t.held, err = w.signInGraph(ctx, w.s, w.o.flow, w.s.setupScope(), ""); err != nil {
 		return w.withoutRights(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -68,11 +69,27 @@ func (w *setup) waitForExchange(ctx context.Context) error {
 	var still []string
 	for _, t := range tries {
 		if t.err != nil {
-			still = append(still, fmt.Sprintf("%s: %v", t, w.whyRefused(t.err)))
+			why := w.said(t.err) // what it can be was told when it was tried
+			if w.quiet || w.structured() {
+				why = w.whyRefused(t.err)
+			}
+			still = append(still, t.String()+": "+why)
 		}
 	}
+	hint := "see that the lines for PowerShell were run as printed; Exchange may take an hour to follow"
+	if w.justMe {
+		hint = "look closer with: o365pw doctor --profile " + w.profile.Name
+	}
+	answered := func(t *mailTry) bool {
+		e, ok := errors.AsType[*gateway.ServerError](t.err)
+		return t.err != nil && (!ok || e.Fault != gateway.FaultUnreachable)
+	}
+	if !slices.ContainsFunc(tries, answered) {
+		later, _ := explain.Exit(int(unavailable))
+		hint = later.Hint()
+	}
 	return &failedError{code: unavailable, msg: "exchange does not open yet: " + strings.Join(still, "; "), errs: []error{err},
-		hint: "see that the lines for PowerShell were run as printed; Exchange may take an hour to follow; then: " + w.again("--wait")}
+		hint: hint + "; then: " + w.again("--wait")}
 }
 
 // tryMailboxes tries until all tries succeed or ctx ends.
@@ -178,18 +195,27 @@ func (w *setup) tryMailbox(ctx context.Context, t *mailTry, access secret.Text) 
 	return err
 }
 
-// whyRefused is what Exchange said, and what may be the cause. It gives no
-// reason of its own for most of its refusals.
-func (w *setup) whyRefused(err error) string {
+// said is what Exchange replied.
+func (w *setup) said(err error) string {
 	e, ok := errors.AsType[*gateway.ServerError](err)
 	if !ok {
 		return err.Error()
 	}
-	said := e.Reply
+	reply := e.Reply
 	if e.Err != nil {
-		said = e.Err.Error()
+		reply = e.Err.Error()
 	}
-	why := e.Command + ": " + said
+	return e.Command + ": " + reply
+}
+
+// whyRefused is what Exchange said, and what may be the cause. It gives no
+// reason of its own for most of its refusals.
+func (w *setup) whyRefused(err error) string {
+	e, ok := errors.AsType[*gateway.ServerError](err)
+	why := w.said(err)
+	if !ok {
+		return why
+	}
 	if w.justMe {
 		if e.Fix != "" {
 			why += "; " + e.Fix

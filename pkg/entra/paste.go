@@ -51,7 +51,7 @@ func (c *Client) SignInPaste(ctx context.Context, p PasteSignIn) (Token, error) 
 		return Token{}, err
 	}
 	fail := func(kind Kind, err error) (Token, error) {
-		return Token{}, &Error{Op: a.op, URL: a.authorize, Err: err, kind: kind}
+		return Token{}, &Error{Op: a.op, Err: err, kind: kind} // no server is at fault
 	}
 	if p.Ask == nil {
 		return fail(Misconfigured, errors.New("nobody would learn the address to open"))

@@ -16,6 +16,21 @@ const discoveryPath = "/v2.0/.well-known/openid-configuration"
 // issuerTenant is the tenant in the name that Entra gives itself there.
 var issuerTenant = regexp.MustCompile(`/([0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})(?:/|$)`)
 
+// FindTenant asks whether the authority knows the tenant. A browser that is sent
+// to a tenant that does not exist, or to an authority that nobody can reach,
+// shows an error and never comes back; this tells before. The error is an
+// [*Error]: Unavailable where nobody answers, and what Entra says where it
+// refuses the tenant (AADSTS90002). Any other answer is nil, since it says
+// nothing of the tenant.
+func (c *Client) FindTenant(ctx context.Context) error {
+	_, err := c.TenantID(ctx)
+	e, ok := errors.AsType[*Error](err)
+	if ok && e.Status != 0 && len(e.Numbers) == 0 && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
 // TenantID gives the GUID, in lower case, of the tenant that Tenant names, which
 // may be a domain. It is what Entra tells everybody (OpenID Connect Discovery
 // section 4), and nobody signs in for it.

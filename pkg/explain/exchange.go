@@ -118,7 +118,7 @@ var exchange = []entry{
 	{kind: OfExchange, codes: []string{"Command received in Invalid state"}, seen: true, remedies: []Remedy{
 		{"the session was ended by Exchange before, for instance when its access token ended, and the mail program went on in it",
 			"connect again", Nobody}}},
-	{kind: OfExchange, codes: []string{"throttled"}, says: []string{"request is throttled", "suggested backoff time"}, weakly: []string{"throttled"}, seen: true, remedies: []Remedy{
+	{kind: OfExchange, codes: []string{"throttled"}, says: []string{"request is throttled", "suggested backoff time", "4.7.500 server busy"}, weakly: []string{"throttled"}, seen: true, remedies: []Remedy{
 		{"Exchange asks for a pause: too many requests for this mailbox",
 			"wait; the gateway stays away as long as Exchange asked, ten minutes at most", Nobody},
 		{"it comes again and again: a mail program looks for new mail too often",
