@@ -17,8 +17,8 @@ import (
 )
 
 // sandboxRoles are the permissions of the sandbox's unattended client: those
-// that the documentation asks an administrator for.
-var sandboxRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}
+// that the documentation asks an administrator for, setup's among them.
+var sandboxRoles = []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All", "AppRoleAssignment.ReadWrite.All", "Application.Read.All"}
 
 type sandboxOptions struct {
 	dir        string

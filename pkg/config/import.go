@@ -68,6 +68,10 @@ func Import(path string) ([]Imported, error) {
 	if err != nil {
 		return nil, &Error{Path: path, Problem: "cannot be found", Err: err}
 	}
+	// A pipe that nobody writes to would be waited for without end.
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return nil, &Error{Path: file, Problem: "cannot be read: it is no regular file", Hint: "name an emailproxy.config or a davmail.properties"}
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		e := &Error{Path: file, Problem: "cannot be read", Hint: "name the configuration to import", Err: err}

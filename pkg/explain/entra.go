@@ -37,7 +37,7 @@ var entra = []entry{
 		{"the application is a public client, and a client secret was sent",
 			"name the mail application in client_id and the public client in login_client_id", You},
 	}},
-	{kind: OfEntra, numbers: []int{700027}, remedies: []Remedy{
+	{kind: OfEntra, numbers: []int{700027, 50012}, remedies: []Remedy{
 		{"the certificate is not one of the application's, or the signature does not match it",
 			"add the certificate to the application: az ad app credential reset --id CLIENT_ID --append --cert @CERT.pem", Administrator},
 	}},
@@ -93,19 +93,25 @@ var entra = []entry{
 		{"the tenant has not subscribed to the service that the token is for",
 			"get a licence that holds Exchange Online", Administrator},
 	}},
-	{kind: OfEntra, numbers: []int{650056, 650057}, remedies: []Remedy{
+	{kind: OfEntra, numbers: []int{650056, 650057, 65005}, remedies: []Remedy{
 		{"the service that the token is for is not among the application's permissions",
 			"add it in Entra: App registrations, the application, API permissions, Office 365 Exchange Online", Administrator},
 	}},
-	{kind: OfEntra, numbers: []int{50011, 900971}, remedies: []Remedy{
-		{"the redirect address is not registered for the application",
-			"run: az ad app update --id CLIENT_ID --public-client-redirect-uris http://localhost", Administrator},
+	{kind: OfEntra, numbers: []int{500014}, remedies: []Remedy{
+		{"the service that the token is for is switched off in the tenant",
+			"switch it on in Entra: Enterprise applications, Office 365 Exchange Online, Properties, Enabled for users to sign-in", Administrator},
 	}},
+	{kind: OfEntra, numbers: []int{50011, 900971}, remedies: noRedirect},
+	{kind: OfEntra, numbers: []int{500113}, seen: true, remedies: noRedirect},
 
 	// Tenant and cloud.
 	{kind: OfEntra, numbers: []int{90002, 90038}, remedies: []Remedy{
 		{"there is no such tenant in this cloud",
 			"check tenant and cloud in the profile", You},
+	}},
+	{kind: OfEntra, numbers: []int{50059}, remedies: []Remedy{
+		{"the request does not tell the tenant",
+			"set tenant in the profile, as contoso.onmicrosoft.com or as its GUID", You},
 	}},
 	{kind: OfEntra, numbers: []int{900023}, seen: true, remedies: []Remedy{
 		{"the tenant is neither a GUID nor a domain",
@@ -115,7 +121,7 @@ var entra = []entry{
 		{"the application has to be addressed in its own tenant",
 			"replace common, organizations or consumers by the tenant's GUID", You},
 	}},
-	{kind: OfEntra, numbers: []int{50034, 50020}, remedies: []Remedy{
+	{kind: OfEntra, numbers: []int{50034, 50020, 90072}, remedies: []Remedy{
 		{"there is no such account in the tenant",
 			"check the address and the tenant in the profile", You},
 		{"the browser had another account signed in, of another tenant or a personal one",
@@ -123,8 +129,8 @@ var entra = []entry{
 	}},
 
 	// The request.
-	{kind: OfEntra, numbers: []int{900144}, remedies: []Remedy{
-		{"the request lacks a parameter",
+	{kind: OfEntra, numbers: []int{900144, 90014, 9002313}, remedies: []Remedy{
+		{"the request lacks a parameter, or has a wrong one",
 			"report it with the text of the message", Ourselves},
 	}},
 	{kind: OfEntra, numbers: []int{70011, 28002, 28003, 700022}, remedies: []Remedy{
@@ -149,7 +155,7 @@ var entra = []entry{
 		{"the account is locked after many failed sign-ins, or the network address is on a block list",
 			"wait some minutes, and look at the account's sign-in log in Entra if it lasts", Administrator},
 	}},
-	{kind: OfEntra, numbers: []int{50074, 50076, 50078, 50079, 50072}, remedies: []Remedy{
+	{kind: OfEntra, numbers: []int{50074, 50076, 50078, 50079, 50072, 50158, 500121}, remedies: []Remedy{
 		{"a second factor is due: it was not asked for yet, is not set up, or has run out",
 			"run: o365pw login", You},
 	}},
@@ -160,6 +166,18 @@ var entra = []entry{
 	{kind: OfEntra, numbers: []int{700082, 70008}, remedies: []Remedy{
 		{"the sign-in has ended because it was not used for 90 days",
 			"run: o365pw login", You},
+	}},
+	{kind: OfEntra, numbers: []int{50058}, remedies: []Remedy{
+		{"nobody is signed in in the browser, or it keeps no cookies for the sign-in page",
+			"run o365pw login again, and sign in on the page", You},
+	}},
+	{kind: OfEntra, numbers: []int{54005}, remedies: []Remedy{
+		{"the code that the browser came back with was used already",
+			"run: o365pw login", You},
+	}},
+	{kind: OfEntra, numbers: []int{9002327}, seen: true, remedies: []Remedy{
+		{"the redirect address is registered for a single-page application, whose tokens are for browsers alone",
+			"register http://localhost as mobile and desktop application, then run: o365pw login", Administrator},
 	}},
 	{kind: OfEntra, numbers: []int{700084}, remedies: []Remedy{
 		{"the sign-in ended after 24 hours, since the redirect address is registered for a single-page application",
@@ -189,6 +207,10 @@ var entra = []entry{
 		{"a Conditional Access policy allows approved applications only",
 			"have the application excluded from the policy", Administrator},
 	}},
+	{kind: OfEntra, numbers: []int{53004}, remedies: []Remedy{
+		{"a second factor has to be set up first, and the sign-in looks too risky to Entra for that here",
+			"set it up from a place and device that you use often: https://aka.ms/mysecurityinfo; else ask the administrator to dismiss the risk", You},
+	}},
 	{kind: OfEntra, numbers: []int{530032, 530034, 530035}, remedies: []Remedy{
 		{"a security policy of the tenant blocks this sign-in",
 			"look up the correlation id in Entra's sign-in log and allow the application there", Administrator},
@@ -215,6 +237,11 @@ var entra = []entry{
 		{"the sign-in service has a passing fault",
 			"try again in a minute; see https://status.cloud.microsoft", Microsoft},
 	}},
+}
+
+var noRedirect = []Remedy{
+	{"the redirect address is not registered for the application",
+		"run: az ad app update --id CLIENT_ID --public-client-redirect-uris http://localhost", Administrator},
 }
 
 var managedDevice = []Remedy{

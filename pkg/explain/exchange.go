@@ -134,7 +134,7 @@ var exchange = []entry{
 				"Set-TransportConfig -SmtpClientAuthenticationDisabled $false", Administrator},
 			{"the tenant has security defaults, which switch it off",
 				"use Conditional Access in their place, in Entra: Overview, Properties, Manage security defaults", Administrator}}},
-	{kind: OfExchange, codes: []string{"5.7.139"}, says: []string{"5.7.139", "basic authentication is disabled", "no login failed"}, source: basicAuth, general: true,
+	{kind: OfExchange, codes: []string{"5.7.139"}, says: []string{"5.7.139", "basic authentication is disabled", "no login failed"}, weakly: []string{"login failed"}, source: basicAuth, general: true,
 		title: "Exchange takes no password",
 		remedies: []Remedy{
 			{"the mail program speaks to Exchange itself, not to the gateway",
@@ -144,6 +144,10 @@ var exchange = []entry{
 	{kind: OfExchange, codes: []string{"5.7.3"}, says: []string{"5.7.3", "535 authentication unsuccessful", "the mail server does not let it send for"}, source: oauthMail, general: true,
 		title:    "Exchange does not take the token over SMTP, and gives no reason; the app password is right",
 		remedies: []Remedy{wrongObjectID, noRole("SMTP.SendAsApp"), noFullAccess, noScopedRole, otherAddress, otherService, ownRights, noScope("SMTP.Send"), tooNew}},
+
+	{kind: OfExchange, codes: []string{"5.7.57"}, says: []string{"5.7.57", "client not authenticated to send"}, source: smtpAuth, seen: true, remedies: []Remedy{
+		{"the mail program sends without having signed in, and speaks to Exchange itself",
+			"put the gateway's server and port into it, and let it sign in to send: o365pw show NAME", You}}},
 
 	// Sending.
 	{kind: OfExchange, codes: []string{"SendAsDenied", "5.2.252"}, says: []string{"sendasdenied", "5.2.252", "not allowed to send as"}, source: sendAs, seen: true, remedies: notThisSender},
