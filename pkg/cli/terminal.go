@@ -124,30 +124,45 @@ func (a *app) askPassphrase(ctx context.Context, create bool) (secret.Text, erro
 		return secret.Text{}, errors.New("there is no terminal to ask for it")
 	}
 	defer tty.Close()
+	out, err := terminalOutput(tty)
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("ask for it on the terminal: %w", err)
+	}
+	if out != tty {
+		defer out.Close()
+	}
 	a.progress.stop()
+	// Raw from before the prompt to behind the answer: people type as soon as
+	// they see it, and what they type must not show.
+	state, err := term.MakeRaw(int(tty.Fd()))
+	if err != nil {
+		return secret.Text{}, fmt.Errorf("ask for it on the terminal: %w", err)
+	}
+	defer func() { _ = term.Restore(int(tty.Fd()), state) }()
+	screen := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{tty, out}, "")
 	ask := func(prompt string) (string, error) {
-		state, err := term.GetState(int(tty.Fd()))
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprint(tty, prompt)
 		type answer struct {
-			b   []byte
-			err error
+			text string
+			err  error
 		}
 		c := make(chan answer, 1)
 		go func() {
-			b, err := term.ReadPassword(int(tty.Fd()))
-			c <- answer{b, err}
+			text, err := screen.ReadPassword(prompt)
+			c <- answer{text, err}
 		}()
 		select {
 		case <-ctx.Done():
-			_ = term.Restore(int(tty.Fd()), state)
-			fmt.Fprintln(tty)
+			fmt.Fprint(out, "\r\n")
 			return "", ctx.Err()
 		case got := <-c:
-			fmt.Fprintln(tty)
-			return string(got.b), got.err
+			if errors.Is(got.err, io.EOF) { // Ctrl-C, which is no signal in raw mode
+				fmt.Fprint(out, "\r\n")
+				got.err = errInterrupted
+			}
+			return got.text, got.err
 		}
 	}
 	first, err := ask("Passphrase of the o365pw keychain: ")
@@ -171,6 +186,15 @@ func openTerminal() (*os.File, error) {
 		return os.OpenFile("CONIN$", os.O_RDWR, 0)
 	}
 	return os.OpenFile("/dev/tty", os.O_RDWR, 0)
+}
+
+// terminalOutput is where to write for the person at tty: a console of Windows
+// has a name of its own for that.
+func terminalOutput(tty *os.File) (*os.File, error) {
+	if runtime.GOOS == "windows" {
+		return os.OpenFile("CONOUT$", os.O_RDWR, 0)
+	}
+	return tty, nil
 }
 
 // paint gives text an ANSI colour where stdout is a terminal that may have

@@ -193,6 +193,15 @@ func TestTerminalAsksForPassphrase(t *testing.T) {
 	}
 	term = m.onTerminal(noPassphrase, "show", "x", "--password")
 	term.expect(`Passphrase of the o365pw keychain: $`)
+	term.send("half\x03")
+	if code, screen := term.wait(); code != 130 || strings.Contains(screen, "half") {
+		t.Errorf("Ctrl-C: exit code %d\n%s", code, screen)
+	}
+	if state, err := unix.IoctlGetTermios(int(term.master.Fd()), unix.TCGETS); err != nil || state.Lflag&unix.ECHO == 0 || state.Lflag&unix.ISIG == 0 {
+		t.Errorf("the terminal is left in raw mode: %+v, %v", state, err)
+	}
+	term = m.onTerminal(noPassphrase, "show", "x", "--password")
+	term.expect(`Passphrase of the o365pw keychain: $`)
 	term.send("wrong\r")
 	if code, screen := term.wait(); code != 1 || !strings.Contains(screen, "hint: ") {
 		t.Errorf("wrong passphrase: exit code %d\n%s", code, screen)
