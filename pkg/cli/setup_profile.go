@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -118,6 +119,14 @@ func (w *setup) takeLoginClient() error {
 	p.LoginClientID = strings.ToLower(cmp.Or(w.o.loginClientID, w.was.LoginClientID))
 	if _, without := w.unattended(); without || w.Getenv("O365PW_ACCESS_TOKEN") != "" || w.o.azureCLI || p.LoginClientID != "" {
 		return nil
+	}
+	if w.cfg != nil {
+		for _, name := range slices.Sorted(maps.Keys(w.cfg.Profiles)) {
+			if o := w.cfg.Profiles[name]; o.CloudName == p.CloudName && strings.EqualFold(o.Tenant, p.Tenant) && o.LoginClientID != "" {
+				p.LoginClientID = o.LoginClientID
+				return nil
+			}
+		}
 	}
 	if _, builtin := config.BuiltinCloud(p.CloudName); !builtin {
 		return &usageError{problem: "for a cloud of one's own it is not known which application people sign in to Graph with",

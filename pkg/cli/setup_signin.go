@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/entra"
@@ -18,8 +21,9 @@ type setupSignIn struct {
 	a     *app
 	s     *session
 	held  heldSignIn
-	isNew bool // held is in memory alone
-	env   bool // the environment has what is needed, and nobody signs in
+	isNew bool         // held is in memory alone, or of another profile
+	other *signInStore // of the profile that held is of; nil: of none
+	env   bool         // the environment has what is needed, and nobody signs in
 	cache entra.Cache
 }
 
@@ -62,6 +66,8 @@ func (t *setupSignIn) scoped(ctx context.Context, scope string) (secret.Text, er
 		switch {
 		case t.held.AzureCLI:
 			return t.a.azureCLIToken(ctx, t.s)
+		case t.other != nil:
+			return t.s.entra.RefreshStored(ctx, t.held.ClientID, scope, t.other)
 		case t.isNew:
 			return t.s.entra.RefreshStored(ctx, t.held.ClientID, scope, t)
 		}
@@ -145,6 +151,9 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 		}
 		t.cache.Forget(w.s.setupScope())
 	}
+	if took, err := w.takeOthersSignIn(ctx, t); took || err != nil {
+		return err
+	}
 	if !w.o.azureCLI && !w.structured() {
 		then := "what there is to do is shown next, and you are asked before it is done"
 		switch {
@@ -165,6 +174,45 @@ func (w *setup) signInAsPerson(ctx context.Context, t *setupSignIn) error {
 	return nil
 }
 
+// takeOthersSignIn looks for a sign-in to the same tenant under another profile,
+// so that an administrator with an application for each mailbox signs in once.
+// Who names a way to sign in wants a new one.
+func (w *setup) takeOthersSignIn(ctx context.Context, t *setupSignIn) (took bool, err error) {
+	if w.cfg == nil || w.o.flow != (flow{}) {
+		return false, nil
+	}
+	at := w.profile // by its GUID, which is how sign-ins know their tenant
+	for _, name := range slices.Sorted(maps.Keys(w.cfg.Profiles)) {
+		p := w.cfg.Profiles[name]
+		if name == w.profile.Name || p.Cloud.Authority != at.Cloud.Authority || cmp.Or(w.Getenv("O365PW_KEYCHAIN"), p.Keychain) != at.Keychain {
+			continue
+		}
+		store := signInStoreOf(w.s, name)
+		held, err := store.read(ctx)
+		if err != nil || held.AzureCLI || held.TenantID == "" || w.o.loginClientID != "" && !strings.EqualFold(held.ClientID, w.o.loginClientID) {
+			continue
+		}
+		if !guidOrEmpty.MatchString(at.Tenant) {
+			if at.Tenant, err = w.s.entra.TenantID(ctx); err != nil {
+				return false, nil // the sign-in that follows tells of it
+			}
+		}
+		if held.isFor(at) != nil {
+			continue
+		}
+		t.held, t.other = held, store
+		if _, err := t.Token(ctx); err == nil {
+			t.isNew, w.person, w.profile.LoginClientID = true, held.Username, strings.ToLower(held.ClientID)
+			return true, nil
+		} else if code := advise(err).code; code != signInRequired && code != refused {
+			return false, err
+		}
+		t.held, t.other = heldSignIn{}, nil
+		t.cache.Forget(w.s.setupScope())
+	}
+	return false, nil
+}
+
 // planSignIn is the step that keeps a new sign-in: once it has shown that it has
 // the rights, so that the next run may be somebody else's.
 func (w *setup) planSignIn() {
@@ -179,11 +227,16 @@ func (w *setup) planSignIn() {
 			return "", err
 		}
 		defer unlock()
+		if w.signer.other != nil { // it may have been replaced since
+			if w.signer.held, err = w.signer.other.read(ctx); err != nil {
+				return "", err
+			}
+		}
 		w.signer.held.Tenant = w.profile.Tenant // by its GUID, if that is how it is written now
 		if err := store.write(context.WithoutCancel(ctx), w.signer.held); err != nil {
 			return "", err
 		}
-		w.signer.isNew = false
+		w.signer.isNew, w.signer.other = false, nil
 		return fmt.Sprintf("sign-in of %s in %s", nobodyAs(w.person), w.s.keychain), nil
 	}})
 }

@@ -68,8 +68,11 @@ type signInStore struct {
 	lock     string
 }
 
-func (s *session) signIns() *signInStore {
-	return &signInStore{keychain: s.keychain, key: "sign-in/" + s.profile.Name, lock: filepath.Join(s.stateDir, "sign-in-"+s.profile.Name+".lock")}
+func (s *session) signIns() *signInStore { return signInStoreOf(s, s.profile.Name) }
+
+// signInStoreOf is the item of any profile, in the keychain of this one.
+func signInStoreOf(s *session, profile string) *signInStore {
+	return &signInStore{keychain: s.keychain, key: "sign-in/" + profile, lock: filepath.Join(s.stateDir, "sign-in-"+profile+".lock")}
 }
 
 func (st *signInStore) read(ctx context.Context) (heldSignIn, error) {
