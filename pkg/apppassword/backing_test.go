@@ -155,32 +155,42 @@ func TestBackingsAreCreatedListedAndRevoked(t *testing.T) {
 	})
 }
 
+// leftByAKill is what a create of that backing leaves that is killed: its note,
+// and with item what it has put into the keychain.
+func (f *fixture) leftByAKill(t *testing.T, backing string, item bool) {
+	t.Helper()
+	note := Pending{ID: "n", Name: "x", Profile: f.Profile.Name, Tenant: f.Profile.Tenant, ClientID: f.Profile.ClientID,
+		Keychain: "file", Since: time.Now(), KeyID: "k", Backing: backing, Decoy: backing == BackingNone}
+	if backing == BackingNone {
+		note.Backing = ""
+	}
+	if err := f.Registry.Update(t.Context(), func(s *State) error { s.note(note); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if item {
+		if err := storeSecrets(t.Context(), f.keychain, "k", secrets{Password: Generate()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if notes, err := f.Interrupted(); err != nil || len(notes) != 1 {
+		t.Errorf("notes %v, %v", notes, err)
+	}
+}
+
 // What a killed create left is cleared away by the next, and Graph is not asked.
 func TestLocalLeftByAKillIsCleared(t *testing.T) {
-	eachBacking(t, "", func(t *testing.T, f *fixture) {
-		if f.Profile.Backing == "" {
-			t.Skip("the notes of secrets have tests of their own")
-		}
-		for _, item := range []bool{false, true} {
-			note := Pending{ID: "n", Name: "x", Profile: f.Profile.Name, Tenant: f.Profile.Tenant, ClientID: f.Profile.ClientID,
-				Keychain: "file", Since: time.Now(), KeyID: "k", Backing: f.Profile.Backing}
-			if err := f.Registry.Update(t.Context(), func(s *State) error { s.note(note); return nil }); err != nil {
-				t.Fatal(err)
-			}
-			if item {
-				if err := storeSecrets(t.Context(), f.keychain, "k", secrets{Password: Generate()}); err != nil {
-					t.Fatal(err)
+	for _, backing := range []string{BackingUser, BackingCertificate} {
+		t.Run(backing, func(t *testing.T) {
+			f := newFixtureOf(t, backing)
+			for _, item := range []bool{false, true} {
+				f.leftByAKill(t, backing, item)
+				if err := f.RecoverLocal(t.Context()); err != nil {
+					t.Error(err)
 				}
+				f.consistent(t, 0)
 			}
-			if notes, err := f.Interrupted(); err != nil || len(notes) != 1 {
-				t.Errorf("notes %v, %v", notes, err)
-			}
-			if err := f.RecoverLocal(t.Context()); err != nil {
-				t.Error(err)
-			}
-			f.consistent(t, 0)
-		}
-	})
+		})
+	}
 }
 
 // An update must not let older programs write away what they do not know.

@@ -182,19 +182,7 @@ func TestDecoyLeftByAKillIsCleared(t *testing.T) {
 			"recover": func(f *fixture) error { return f.Recover(t.Context()) },
 		} {
 			f := offline(t)
-			note := Pending{ID: "n", Name: "bait", Profile: f.Profile.Name, Tenant: f.Profile.Tenant, ClientID: f.Profile.ClientID,
-				Keychain: "file", Since: time.Now(), KeyID: "k", Decoy: true}
-			if err := f.Registry.Update(t.Context(), func(s *State) error { s.note(note); return nil }); err != nil {
-				t.Fatal(err)
-			}
-			if item {
-				if err := storeSecrets(t.Context(), f.keychain, "k", secrets{Password: Generate()}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if notes, err := f.Interrupted(); err != nil || len(notes) != 1 {
-				t.Errorf("notes %v, %v", notes, err)
-			}
+			f.leftByAKill(t, BackingNone, item)
 			if err := next(f); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -203,11 +191,7 @@ func TestDecoyLeftByAKillIsCleared(t *testing.T) {
 	}
 	// A create of another kind clears it as well.
 	f := newFixture(t)
-	note := Pending{ID: "n", Name: "bait", Profile: f.Profile.Name, Tenant: f.Profile.Tenant, ClientID: f.Profile.ClientID,
-		Keychain: "file", Since: time.Now(), KeyID: "k", Decoy: true}
-	if err := f.Registry.Update(t.Context(), func(s *State) error { s.note(note); return nil }); err != nil {
-		t.Fatal(err)
-	}
+	f.leftByAKill(t, BackingNone, false)
 	if _, err := f.Create(t.Context(), f.request("x")); err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -291,4 +293,37 @@ func TestCreateBesideTrial(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.consistent(t, 2)
+}
+
+// Sign-ins that find a changed registry at the same moment load it once.
+func TestVerifyLoadsAChangeOnce(t *testing.T) {
+	f := newFixture(t)
+	c, err := f.Create(t.Context(), f.request("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := f.verifier()
+	if err := v.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := f.Local()
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	err = f.Registry.Update(t.Context(), func(s *State) error { s.mark(entries[0].ID, time.Now()); return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", netip.MustParseAddr("127.0.0.1")); err == nil {
+				t.Error("what was revoked signs in")
+			}
+		})
+	}
+	all.Wait()
+	if n := v.loaded(); n != 2 {
+		t.Errorf("the registry was read %d times", n)
+	}
 }

@@ -41,48 +41,6 @@ type SignIn struct {
 	Why   string    `json:"why,omitempty"`
 }
 
-// mailScopes are what a person has to consent to for each protocol, by its
-// name; the cloud's address for people comes before it. Source:
-// https://learn.microsoft.com/exchange/client-developer/legacy-protocols/how-to-authenticate-an-imap-pop-smtp-application-by-using-oauth
-var mailScopes = []struct{ protocol, name string }{
-	{"imap", "IMAP.AccessAsUser.All"}, {"pop3", "POP.AccessAsUser.All"}, {"smtp", "SMTP.Send"},
-}
-
-// MailScopes is the scope to sign a person in with for mail, by all protocols.
-func MailScopes(cloud config.Cloud) string {
-	var all []string
-	for _, s := range mailScopes {
-		all = append(all, cloud.ExchangeDelegated+"/"+s.name)
-	}
-	return strings.Join(all, " ")
-}
-
-// scope is what to ask for at a refresh: no more than was granted, since Entra
-// gives nothing where one of several is not consented to.
-func (si SignIn) scope(cloud config.Cloud) string {
-	var granted []string
-	for _, s := range mailScopes {
-		if si.grants(cloud, s.protocol) {
-			granted = append(granted, cloud.ExchangeDelegated+"/"+s.name)
-		}
-	}
-	if len(granted) == 0 {
-		return MailScopes(cloud)
-	}
-	return strings.Join(granted, " ")
-}
-
-// grants tells whether the person has consented to a protocol. The same name
-// without Exchange's address before it is a permission of Graph's, which opens
-// no mailbox.
-func (si SignIn) grants(cloud config.Cloud, protocol string) bool {
-	i := slices.IndexFunc(mailScopes, func(s struct{ protocol, name string }) bool { return s.protocol == protocol })
-	return i >= 0 && slices.ContainsFunc(si.Scopes, func(s string) bool {
-		return strings.EqualFold(s, cloud.ExchangeDelegated+"/"+mailScopes[i].name) ||
-			strings.EqualFold(s, cloud.ExchangeResource+"/"+mailScopes[i].name)
-	})
-}
-
 // isOf tells whether somebody who signs in at the profile is the person of this
 // sign-in. Object ids decide where both sides have one: a user name can be
 // given to somebody else.

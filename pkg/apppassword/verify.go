@@ -90,6 +90,7 @@ type Verifier struct {
 	lastTry  time.Time         // of reading those
 	loads    int               // how often the registry was read
 	tryItems sync.Mutex        // one reader of the keychain at a time
+	reload   sync.Mutex        // one sign-in loads what all of that moment need
 
 	certificates certificates
 }
@@ -114,13 +115,7 @@ func (v *Verifier) now() time.Time {
 // the Record, whatever the reason. It never quotes a
 // user that [Verifier.IsPassword] holds for.
 func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text, protocol string, remote netip.Addr) (Record, string, error) {
-	if v.stale() {
-		// Made a moment ago, people sign in with it at once; revoked a moment
-		// ago, nobody does any more.
-		if err := v.Load(ctx); err != nil {
-			v.log().Error("the registry has changed but cannot be read", "error", err)
-		}
-	}
+	v.catchUp(ctx)
 	h := v.find(password)
 	if h == nil && v.incomplete() {
 		v.loadMissing(ctx)
@@ -156,6 +151,23 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return refuse(NetworkNotAllowed, "%s is in none of its networks", remote)
 	}
 	return rec, mailbox, nil
+}
+
+// catchUp loads the registry where it has changed, before [Verifier.Watch] has
+// seen it: made a moment ago, people sign in with an app password at once;
+// revoked a moment ago, nobody does any more.
+func (v *Verifier) catchUp(ctx context.Context) {
+	if !v.stale() {
+		return
+	}
+	v.reload.Lock()
+	defer v.reload.Unlock()
+	if !v.stale() {
+		return // another sign-in has loaded it
+	}
+	if err := v.Load(ctx); err != nil {
+		v.log().Error("the registry has changed but cannot be read", "error", err)
+	}
 }
 
 // IsPassword tells whether text is an app password of this machine, as people

@@ -8,7 +8,7 @@ import (
 )
 
 // readProperties reads the form of java.util.Properties.load(InputStream):
-// ISO 8859-1, with \uXXXX for all else; a line that ends in an odd number of
+// ISO 8859-1, with \u and four digits for all else; a line that ends in an odd number of
 // backslashes goes on in the next. Of a key that is there twice the last counts.
 //
 // Of keys for which keep says no, that they are there is all that is read: the

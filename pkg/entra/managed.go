@@ -68,7 +68,7 @@ func (m *ManagedIdentity) Token(ctx context.Context, resource string) (Token, er
 	if err != nil {
 		return Token{}, &Error{Op: op, URL: target, Err: err, kind: Misconfigured}
 	}
-	left := managedPatience
+	left := time.Duration(managedPatience)
 	for n := 0; ; n++ {
 		t, err := m.once(ctx, &Error{Op: op, URL: target}, req)
 		e, failed := errors.AsType[*Error](err)
@@ -79,15 +79,8 @@ func (m *ManagedIdentity) Token(ctx context.Context, resource string) (Token, er
 		if e.Status == http.StatusGone {
 			step = updatingPause
 		}
-		pause := cmp.Or(e.RetryAfter, step<<n)
-		if pause > left {
+		if !e.pause(ctx, step<<n, &left) {
 			return t, err
-		}
-		pause = min(jitter(pause), left)
-		left -= pause
-		if sleep(ctx, pause) != nil {
-			e.Err = ctx.Err()
-			return t, e
 		}
 	}
 }

@@ -44,17 +44,27 @@ func (c *Client) repeated(ctx context.Context, again repeat, once func() (Token,
 		if !failed || n == maxRepeats || !e.repeatable(again) {
 			return t, err
 		}
-		pause := cmp.Or(e.RetryAfter, time.Second<<n)
-		if pause > left {
+		if !e.pause(ctx, time.Second<<n, &left) {
 			return t, err
 		}
-		pause = min(jitter(pause), left)
-		left -= pause
-		if sleep(ctx, pause) != nil {
-			e.Err = ctx.Err()
-			return t, e
-		}
 	}
+}
+
+// pause waits before a repeat: for as long as the answer asks for, else for
+// backoff. It says whether it did. It does not where that is more than is left;
+// when ctx ends meanwhile, that becomes the cause of e.
+func (e *Error) pause(ctx context.Context, backoff time.Duration, left *time.Duration) bool {
+	d := cmp.Or(e.RetryAfter, backoff)
+	if d > *left {
+		return false
+	}
+	d = min(jitter(d), *left)
+	*left -= d
+	if sleep(ctx, d) != nil {
+		e.Err = ctx.Err()
+		return false
+	}
+	return true
 }
 
 func (c *Client) tokenOnce(ctx context.Context, op string, form url.Values) (Token, error) {
