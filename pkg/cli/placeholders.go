@@ -21,7 +21,8 @@ func (a *app) advise(err error) advice {
 		adv.hint = explain.FillText(adv.hint, a.valuesFor(err))
 	}
 	adv.hint = a.withPurpose(err, adv.hint)
-	if a.profile != "" && adv.code != notFound && !strings.Contains(adv.hint, "--profile") {
+	_, unknown := errors.AsType[*config.UnknownProfileError](err)
+	if a.profile != "" && !unknown && !strings.Contains(adv.hint, "--profile") {
 		// As it stands, it would be about another profile.
 		adv.hint = ofProfile.ReplaceAllString(adv.hint, "${0} --profile "+strings.ReplaceAll(shellQuote(a.profile), "$", "$$"))
 	}
@@ -46,7 +47,7 @@ func (a *app) withPurpose(err error, hint string) string {
 }
 
 // ofProfile are the commands in hints that mend what belongs to one profile.
-var ofProfile = regexp.MustCompile(`\bo365pw (login|setup)\b`)
+var ofProfile = regexp.MustCompile(`\bo365pw (login|setup|list)\b`)
 
 // valuesFor are the placeholders' values for an error: an error of Entra's is
 // about the application that asked for the token, all others about the one

@@ -30,8 +30,8 @@ func newRevoke(a *app) *cobra.Command {
 		Long: `Removes the client secret behind each app password from the application, sees
 that it is gone, and forgets the app password on this machine. One that stands
 on a person's sign-in or on a certificate, and a decoy, has none: it is
-forgotten, and nobody is asked. A running gateway closes the mail program's sessions at once; a gateway elsewhere at its
-next check, within a minute.
+forgotten, and nobody is asked. A running gateway closes the mail program's
+sessions at once; a gateway elsewhere at its next check, within a minute.
 
 On a terminal it asks first. Elsewhere it needs --yes. Works in CI, by name or
 id, with nothing of o365pw on the machine but the program.`,
