@@ -6,8 +6,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -123,14 +125,17 @@ func (d *demo) configure() error {
 }
 
 // freePort finds a port for the gateway, so that the settings printed are the
-// real ones.
-func freePort() (int, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
+// real ones. It is outside of the ports that systems give to connections, of
+// which the sandbox has some before the gateway listens.
+func freePort() (port int, err error) {
+	for range 100 {
+		port = 20000 + mathrand.N(12000)
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			return port, ln.Close()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // child is an app in the demo's environment. Its passphrase is random, so a

@@ -9,12 +9,15 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,15 +30,21 @@ import (
 	"github.com/o365pw/o365pw/pkg/xoauth2"
 )
 
-// freePorts gives addresses on which nobody listens.
+// freePorts gives addresses on which nobody listens. They are outside of the
+// ports that systems give to connections: until the server listens there, no
+// connection gets one by chance.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	addrs := make([]string, n)
-	for i := range addrs {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addrs := make([]string, 0, n)
+	for len(addrs) < n {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.N(12000))
+		ln, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		must(t, err)
 		defer ln.Close() // all at the end: no two are the same
-		addrs[i] = ln.Addr().String()
+		addrs = append(addrs, address)
 	}
 	return addrs
 }
