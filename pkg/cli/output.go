@@ -118,6 +118,8 @@ type serverJSON struct {
 // revealed is the only way of a secret into output.
 func revealed(t secret.Text) string { return t.Reveal() }
 
+// printJSON prints the object of a command, or what --jq or --template makes of
+// it.
 func (a *app) printJSON(v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -125,6 +127,9 @@ func (a *app) printJSON(v any) error {
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
+	}
+	if a.filter != nil {
+		return a.printFiltered(b.Bytes())
 	}
 	return a.print(b.Bytes())
 }
