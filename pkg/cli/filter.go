@@ -19,14 +19,26 @@ import (
 )
 
 // withoutData are the commands that print no data, or text that has one form
-// only. Each other command has a schema in docs/schema (a test holds it).
-var withoutData = []string{"o365pw", "completion", "demo", "help", "sandbox", "serve", "sessions close"}
+// only, with their subcommands. Each other command has a schema in docs/schema (a test holds it).
+var withoutData = []string{"completion", "demo", "help", "sandbox", "serve", "sessions close"}
 
 // printsData tells whether --jq, --template and all values of --output have a
 // meaning for a command.
 func printsData(cmd *cobra.Command) bool {
-	name := strings.TrimPrefix(cmd.CommandPath(), "o365pw ")
-	return !slices.ContainsFunc(withoutData, func(s string) bool { return name == s || s != "sessions" && strings.HasPrefix(name, s+" ") })
+	if !cmd.HasParent() {
+		return false
+	}
+	for c := cmd; c.HasParent(); c = c.Parent() {
+		if slices.Contains(withoutData, commandName(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+// commandName is a command as it is typed behind o365pw.
+func commandName(cmd *cobra.Command) string {
+	return strings.TrimPrefix(strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()), " ")
 }
 
 // filter is what --jq or --template does to the object that a command prints.
