@@ -177,4 +177,3 @@ func checkColumns(format, out string, columns [][]string, code int) error {
 	}
 	return nil
 }
-

@@ -162,7 +162,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 		`{{not}}`:                       "it takes 1 arguments, and has 0",
 		`{{.text 1}}`:                   ".text is no function, and takes no arguments",
 		`{{18446744073709551615}}`:      "is too large",
-		"{{range 100}}{{printf `%1000000s` `x`}}{{end}}":                    "it writes more than 64 MiB",
+		"{{range 100}}{{printf `%1000000s` `x`}}{{end}}":                      "it writes more than 64 MiB",
 		`{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`:               "templates use each other more than 1000 deep",
 		`{{$x := "0123456789abcdef"}}{{range 40}}{{$x = print $x $x}}{{end}}`: "the text is too long",
 	} {
