@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"errors"
+	"os"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -142,4 +144,33 @@ func FuzzYAML(f *testing.F) {
 			t.Errorf("%q: %s\n%s", s, d, b)
 		}
 	})
+}
+
+// TestDocumentedExpressions reads each expression that documentation and help
+// show.
+func TestDocumentedExpressions(t *testing.T) {
+	a := newApp(Env{Getenv: func(string) string { return "" }})
+	texts := []string{newRoot(a).Example}
+	for _, f := range []string{"../../docs/output.md", "../../README.md"} {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(b))
+	}
+	seen := map[string]int{}
+	for _, m := range regexp.MustCompile(`o365pw .* --(jq|template) ('[^']*'|\.\S+)`).FindAllStringSubmatch(strings.Join(texts, "\n"), -1) {
+		seen[m[1]]++
+		expression := strings.Trim(m[2], "'")
+		read := jqFilter
+		if m[1] == "template" {
+			read = a.templateFilter
+		}
+		if _, err := read(expression); err != nil {
+			t.Errorf("%s: %v", expression, err)
+		}
+	}
+	if seen["jq"] < 8 || seen["template"] < 5 {
+		t.Errorf("only %v were seen", seen)
+	}
 }

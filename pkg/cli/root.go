@@ -136,9 +136,7 @@ func tidyHelp(c *cobra.Command) {
 	if c.Long == "" {
 		c.Long = c.Short
 	}
-	if c.Name() != "help" && c.Name() != "completion" {
-		c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
-	}
+	c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)
