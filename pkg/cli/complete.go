@@ -159,6 +159,7 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, typed string) ([]
 	if cmd.Name() == "show" && len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
+	dashed := slices.Contains(a.Args[:max(len(a.Args)-1, 0)], "--")
 	var names, ids []string
 	seen := map[string]bool{}
 	for _, e := range a.completionEntries() {
@@ -170,7 +171,7 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, typed string) ([]
 			about += " (" + string(e.Status) + ")"
 		}
 		// A name that looks like a flag is one, but behind --.
-		asFlag := strings.HasPrefix(e.Name, "-") && cmd.ArgsLenAtDash() < 0
+		asFlag := strings.HasPrefix(e.Name, "-") && !dashed
 		if hasPrefixFold(e.Name, typed) && !asFlag && !seen[e.Name] {
 			seen[e.Name] = true
 			names = append(names, choice(e.Name, about))

@@ -146,7 +146,7 @@ func (a *app) completionPlace(ctx context.Context, args []string, withLines bool
 		}
 	case "zsh":
 		dir := filepath.Join(folder("XDG_DATA_HOME", ".local/share"), "zsh", "site-functions")
-		if os.Geteuid() == 0 {
+		if os.Geteuid() == 0 && a.Getenv("XDG_DATA_HOME") == "" {
 			dir = "/usr/local/share/zsh/site-functions"
 		}
 		p.script = filepath.Join(dir, "_o365pw")

@@ -53,7 +53,8 @@ __o365pw_words() {
             ;;
         *)
             word+=$c
-            [[ ! $quote && $COMP_WORDBREAKS == *"$c"* ]] && head=$word
+            # Of an address bash replaces the @, too.
+            [[ ! $quote && $COMP_WORDBREAKS == *"$c"* ]] && head=${word%@}
             ;;
         esac
         inside=1

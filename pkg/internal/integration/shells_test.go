@@ -1,0 +1,143 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// newShellLab is a user with app passwords of awkward names, with o365pw and
+// argdump on the PATH. Nothing is there that could be asked: no tenant, no
+// keychain's passphrase.
+func newShellLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, dir: t.TempDir()}
+	l.state = filepath.Join(l.dir, ".local", "state", "o365pw")
+	profile := "[profiles.%s]\ntenant = \"%s.onmicrosoft.com\"\nclient_id = \"%s\"\nmailbox = \"%s\"\n"
+	l.file(".config/o365pw/config.toml", []byte("default_profile = \"work\"\n"+
+		fmt.Sprintf(profile, "work", "contoso", "11111111-2222-3333-4444-555555555555", mailbox)+
+		fmt.Sprintf(profile, "other", "fabrikam", "66666666-2222-3333-4444-555555555555", "bob@fabrikam.com")))
+	l.file("other.toml", nil)
+	must(t, os.Mkdir(filepath.Join(l.dir, "sub dir"), 0o700))
+	bin := filepath.Join(l.dir, "bin")
+	l.file("bin/argdump", []byte("#!/bin/sh\nfor a; do printf '%s\\n' \"$a\"; done >\"$ARGS\".new\nmv \"$ARGS\".new \"$ARGS\"\n"))
+	must(t, os.Chmod(filepath.Join(bin, "argdump"), 0o700))
+	must(t, os.Symlink(binary, filepath.Join(bin, "o365pw")))
+	l.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME=" + l.dir, "ARGS=" + filepath.Join(l.dir, "args"), "GORACE=atexit_sleep_ms=0"}
+	env := l.env
+	l.env = append(slices.Clone(env), l.fileKeychain()...)
+	for _, name := range []string{"Outlook on Mac", `it's "quoted" $HOME`, "邮件 müller", "printer:floor 2", `back\slash`, "semi;colon & more*"} {
+		l.o365pw("create", name, "--decoy")
+	}
+	l.o365pw("create", "Over there", "--decoy", "--profile", "other")
+	l.env = env
+	return l
+}
+
+// completed types a line and Tab, and gives the arguments that the shell then
+// sees: the line is run with argdump before it.
+func (s *screen) completed(line string) []string {
+	s.l.t.Helper()
+	file := filepath.Join(s.l.dir, "args")
+	must(s.l.t, os.RemoveAll(file))
+	s.send(line + "\t\x01argdump \r") // Ctrl-A goes to the line's beginning
+	var b []byte
+	eventually(s.l.t, "the arguments of "+line, func() bool {
+		var err error
+		b, err = os.ReadFile(file)
+		return err == nil
+	})
+	return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
+}
+
+// shells are started so that they complete, each in its own way.
+var shells = []struct {
+	name    string
+	program []string
+	setUp   string
+}{
+	{"bash", []string{"bash", "--norc", "--noprofile", "-i"}, `eval "$(o365pw completion bash)"`},
+	{"bash with bash-completion", []string{"bash", "--norc", "--noprofile", "-i"}, `o365pw completion install bash; . /usr/share/bash-completion/bash_completion`},
+	{"zsh", []string{"zsh", "-f", "-i"}, `autoload -Uz compinit; compinit -u -D; source <(o365pw completion zsh)`},
+	{"fish", []string{"fish", "-i"}, `o365pw completion fish | source`},
+}
+
+func TestCompletionInShells(t *testing.T) {
+	l := newShellLab(t)
+	home := l.dir
+	for _, shell := range shells {
+		t.Run(shell.name, func(t *testing.T) {
+			sub := *l
+			sub.t = t
+			tool(t, shell.program[0])
+			s := sub.onScreen(shell.program[0], shell.program[1:]...)
+			s.send(shell.setUp + "; echo re''ady\r")
+			s.await("ready", 1)
+			for _, tt := range []struct {
+				line string
+				want []string // but for o365pw itself
+			}{
+				{`o365pw rev`, []string{"revoke"}},
+				{`o365pw revoke Out`, []string{"revoke", "Outlook on Mac"}},
+				{`o365pw revoke out`, []string{"revoke", "Outlook on Mac"}},
+				{`o365pw revoke "Out`, []string{"revoke", "Outlook on Mac"}},
+				{`o365pw revoke 'Out`, []string{"revoke", "Outlook on Mac"}},
+				{`o365pw revoke Outlook\ o`, []string{"revoke", "Outlook on Mac"}},
+				{`o365pw revoke it`, []string{"revoke", `it's "quoted" $HOME`}},
+				{`o365pw revoke "it`, []string{"revoke", `it's "quoted" $HOME`}},
+				{`o365pw revoke 'Outlook on Mac' it`, []string{"revoke", "Outlook on Mac", `it's "quoted" $HOME`}},
+				{`o365pw revoke 邮`, []string{"revoke", "邮件 müller"}},
+				{`o365pw revoke pri`, []string{"revoke", "printer:floor 2"}},
+				{`o365pw revoke printer:`, []string{"revoke", "printer:floor 2"}},
+				{`o365pw revoke "printer:f`, []string{"revoke", "printer:floor 2"}},
+				{`o365pw revoke back`, []string{"revoke", `back\slash`}},
+				{`o365pw revoke 'back`, []string{"revoke", `back\slash`}},
+				{`o365pw revoke semi`, []string{"revoke", `semi;colon & more*`}},
+				{`o365pw revoke --name Out`, []string{"revoke", "--name", "Outlook on Mac"}},
+				{`o365pw revoke --name=Out`, []string{"revoke", "--name=Outlook on Mac"}},
+				{`o365pw revoke --name=printer:f`, []string{"revoke", "--name=printer:floor 2"}},
+				{`o365pw revoke --prof`, []string{"revoke", "--profile"}},
+				{`o365pw --profile oth`, []string{"--profile", "other"}},
+				{`o365pw --profile other revoke O`, []string{"--profile", "other", "revoke", "Over there"}},
+				{`o365pw --profile nobody revoke O`, []string{"--profile", "nobody", "revoke", "O"}},
+				{`o365pw --config ~/other.toml --profile w`, []string{"--config", home + "/other.toml", "--profile", "w"}},
+				{`o365pw create x --allow imap,s`, []string{"create", "x", "--allow", "imap,smtp"}},
+				{`o365pw create x --allow=imap,pop3,`, []string{"create", "x", "--allow=imap,pop3,smtp"}},
+				{`o365pw create x --mailbox ali`, []string{"create", "x", "--mailbox", "alice@contoso.com"}},
+				{`o365pw create x --mailbox=alice@c`, []string{"create", "x", "--mailbox=alice@contoso.com"}},
+				{`o365pw create x --mailbox alice@c`, []string{"create", "x", "--mailbox", "alice@contoso.com"}},
+				{`o365pw create x --from @co`, []string{"create", "x", "--from", "@contoso.com"}},
+				{`o365pw create x --expires 180`, []string{"create", "x", "--expires", "180"}}, // hours, days, …
+				{`o365pw create x --expires 180d`, []string{"create", "x", "--expires", "180d"}},
+				{`o365pw list -o j`, []string{"list", "-o", "json"}},
+				{`o365pw setup --cloud us`, []string{"setup", "--cloud", "usgov"}},
+				{`o365pw --config oth`, []string{"--config", "other.toml"}},
+				{`o365pw --config=oth`, []string{"--config=other.toml"}},
+				{`o365pw --config ~/oth`, []string{"--config", home + "/other.toml"}},
+				{`o365pw sandbox --dir su`, []string{"sandbox", "--dir", "sub dir"}},
+				{`o365pw list oth`, []string{"list", "oth"}},     // no files
+				{`o365pw create oth`, []string{"create", "oth"}}, // free text
+				{`o365pw create --name oth`, []string{"create", "--name", "oth"}},
+				{`o365pw help envi`, []string{"help", "environment"}},
+				{`o365pw completion install zs`, []string{"completion", "install", "zsh"}},
+			} {
+				got := s.completed(tt.line)
+				// Whether a folder's slash stays behind it is the shell's affair.
+				got[len(got)-1] = strings.TrimSuffix(got[len(got)-1], "/")
+				if !slices.Equal(got, append([]string{"o365pw"}, tt.want...)) {
+					t.Errorf("%s<Tab>: %q, want %q", tt.line, got, tt.want)
+				}
+			}
+			// The words, with what they mean.
+			s.send("o365pw revoke \t\t")
+			s.await("printer:floor 2", 1)
+			s.await("alice@contoso.com", 1)
+			s.await("semi;colon & more*", 1)
+		})
+	}
+}
