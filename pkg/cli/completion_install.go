@@ -30,12 +30,13 @@ func newCompletionInstall(a *app) *cobra.Command {
 		Short: "Put the completion where your shell finds it",
 		Long: `Writes the completion script to the place where the shell looks for it:
 
-  bash         $XDG_DATA_HOME/bash-completion/completions
-  zsh          $XDG_DATA_HOME/zsh/site-functions; as root
+  bash         ~/.local/share/bash-completion/completions
+  zsh          ~/.local/share/zsh/site-functions; as root
                /usr/local/share/zsh/site-functions
-  fish         $XDG_CONFIG_HOME/fish/completions
+  fish         ~/.config/fish/completions
   powershell   the folder of $PROFILE
 
+XDG_DATA_HOME and XDG_CONFIG_HOME take the place of ~/.local/share and ~/.config.
 Without a name it is for the shell in $SHELL; on Windows for PowerShell. What
 is there of an older o365pw is replaced; a file of anybody else's stays, and the
 command fails.
