@@ -131,7 +131,7 @@ func TestBlocks(t *testing.T) {
 	got := blocks("One\nparagraph.\n\n  a   first\n      more\n\n  b   second\n\nAnother.\n  tight\nEnd.")
 	want := []block{{"One paragraph.", false}, {"a   first\n    more\n\nb   second", true}, {"Another.", false}, {"tight", true}, {"End.", false}}
 	if !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }
 

@@ -70,7 +70,7 @@ func TestEverythingCompletes(t *testing.T) {
 
 // completer is a machine to complete on.
 type completer struct {
-	t   *testing.T
+	t   testing.TB
 	env map[string]string
 }
 
@@ -88,7 +88,7 @@ authority = "http://127.0.0.1:8400"
 graph = "http://127.0.0.1:8401/v1.0"
 `
 
-func newCompleter(t *testing.T) *completer {
+func newCompleter(t testing.TB) *completer {
 	dir := t.TempDir()
 	c := &completer{t: t, env: map[string]string{"HOME": dir, "O365PW_CONFIG": filepath.Join(dir, "config.toml"), "O365PW_STATE": dir}}
 	record := func(id, name, profile, mailbox, expires string) string {

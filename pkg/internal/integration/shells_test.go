@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// newShellLab is a user with app passwords of awkward names, with o365pw and
+// newShellLab is a user with app passwords of these names, with o365pw and
 // argdump on the PATH. Nothing is there that could be asked: no tenant, no
 // keychain's passphrase.
-func newShellLab(t *testing.T) *lab {
+func newShellLab(t *testing.T, names ...string) *lab {
 	t.Helper()
 	l := &lab{t: t, dir: t.TempDir()}
 	l.state = filepath.Join(l.dir, ".local", "state", "o365pw")
@@ -31,7 +31,7 @@ func newShellLab(t *testing.T) *lab {
 	l.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME=" + l.dir, "ARGS=" + filepath.Join(l.dir, "args"), "GORACE=atexit_sleep_ms=0"}
 	env := l.env
 	l.env = append(slices.Clone(env), l.fileKeychain()...)
-	for _, name := range []string{"Outlook on Mac", `it's "quoted" $HOME`, "邮件 müller", "printer:floor 2", `back\slash`, "semi;colon & more*"} {
+	for _, name := range names {
 		l.o365pw("create", name, "--decoy")
 	}
 	l.o365pw("create", "Over there", "--decoy", "--profile", "other")
@@ -68,7 +68,7 @@ var shells = []struct {
 }
 
 func TestCompletionInShells(t *testing.T) {
-	l := newShellLab(t)
+	l := newShellLab(t, "Outlook on Mac", `it's "quoted" $HOME`, "邮件 müller", "printer:floor 2", `back\slash`, "semi;colon & more*")
 	home := l.dir
 	for _, shell := range shells {
 		t.Run(shell.name, func(t *testing.T) {
@@ -139,5 +139,112 @@ func TestCompletionInShells(t *testing.T) {
 			s.await("alice@contoso.com", 1)
 			s.await("semi;colon & more*", 1)
 		})
+	}
+}
+
+// TestCompletionInstall: after completion install, a new shell of somebody whose
+// home was empty completes, and after uninstall no trace is left.
+func TestCompletionInstall(t *testing.T) {
+	path := func(l *lab) string {
+		return l.env[slices.IndexFunc(l.env, func(v string) bool { return strings.HasPrefix(v, "PATH=") })]
+	}
+	for _, tt := range []struct {
+		name    string
+		install []string
+		program []string
+		setUp   string // what the system's start-up files have undone
+		startUp string // that is written; empty: none
+	}{
+		// Debian loads bash-completion for login shells.
+		{"bash, a login shell", []string{"bash"}, []string{"bash", "-l", "-i"}, "export %s", ""},
+		{"bash", []string{"bash", "--edit-rc"}, []string{"bash", "-i"}, "", ".bashrc"},
+		{"zsh", []string{"zsh", "--edit-rc"}, []string{"zsh", "-i"}, "", ".zshrc"},
+		{"zsh that has run compinit before", []string{"zsh", "--edit-rc"}, []string{"zsh", "-i"}, "", ".zshrc"},
+		{"fish", []string{"fish"}, []string{"fish", "-i"}, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newShellLab(t, "Outlook on Mac")
+			tool(t, tt.program[0])
+			// Root has a folder of the system's for zsh else.
+			l.env = append(l.env, "XDG_DATA_HOME="+filepath.Join(l.dir, ".local", "share"))
+			own := ""
+			if strings.Contains(tt.name, "compinit") {
+				own = "autoload -Uz compinit\ncompinit -u"
+				l.file(".zshrc", []byte(own))
+			}
+			for range 2 { // the second time nothing is to do
+				l.o365pw(append([]string{"completion", "install"}, tt.install...)...)
+			}
+			said := ""
+			if tt.startUp != "" {
+				b, err := os.ReadFile(filepath.Join(l.dir, tt.startUp))
+				must(t, err)
+				said = string(b)
+			}
+			if n := strings.Count(said, ">>> o365pw completion >>>"); n > 1 || n == 0 && tt.startUp != "" {
+				t.Errorf("%s has the lines %d times:\n%s", tt.startUp, n, said)
+			}
+			s := l.onScreen(tt.program[0], tt.program[1:]...)
+			if tt.setUp != "" {
+				s.send(fmt.Sprintf(tt.setUp, path(l)) + "; ")
+			}
+			s.send("echo re''ady\r")
+			s.await("ready", 1)
+			for range 2 { // the first may be what loads it
+				if got, want := s.completed(`o365pw revoke Out`), []string{"o365pw", "revoke", "Outlook on Mac"}; !slices.Equal(got, want) {
+					t.Errorf("%q, want %q", got, want)
+				}
+			}
+			l.o365pw("completion", "uninstall", tt.install[0])
+			if tt.startUp != "" {
+				b, err := os.ReadFile(filepath.Join(l.dir, tt.startUp))
+				must(t, err)
+				if strings.TrimSuffix(string(b), "\n") != own {
+					t.Errorf("%s after uninstall:\n%s", tt.startUp, b)
+				}
+			}
+			must(t, filepath.WalkDir(l.dir, func(path string, d os.DirEntry, err error) error {
+				if err == nil && !d.IsDir() && strings.Contains(d.Name(), "o365pw") && !strings.HasSuffix(filepath.Dir(path), "bin") {
+					t.Errorf("%s is left", path)
+				}
+				return err
+			}))
+		})
+	}
+}
+
+// TestManPages: the readers of man pages find nothing to complain of, and show
+// what is in them.
+func TestManPages(t *testing.T) {
+	l := &lab{t: t, dir: t.TempDir(), env: append(os.Environ(), "SOURCE_DATE_EPOCH=1764000000", "MANWIDTH=80", "LC_ALL=C.UTF-8")}
+	man := filepath.Join(l.dir, "man")
+	r := l.try("", "go", "-C", absolute(t, "../../.."), "run", "-buildvcs=false", "./cmd/gendocs", "-docs", filepath.Join(l.dir, "docs"), "-man", man)
+	if r.code != 0 {
+		t.Fatalf("gendocs: exit code %d\n%s", r.code, r.stderr)
+	}
+	files, err := filepath.Glob(filepath.Join(man, "*"))
+	must(t, err)
+	if len(files) < 25 {
+		t.Fatalf("only %d pages", len(files))
+	}
+	for _, file := range files {
+		if r := l.try("", "mandoc", "-Tlint", "-Wwarning", file); r.code != 0 {
+			t.Errorf("mandoc: %s%s", r.stdout, r.stderr)
+		}
+		if r := l.try("", "groff", "-man", "-Kutf8", "-Tutf8", "-ww", "-z", file); r.code != 0 || r.stderr != "" {
+			t.Errorf("groff: %s", r.stderr)
+		}
+	}
+	r = l.try("", "man", "-P", "cat", "-l", filepath.Join(man, "o365pw-list.1"))
+	for _, want := range []string{
+		"\nNAME\n       o365pw-list - list app passwords\n",
+		"\n           active        opens its mailboxes\n",
+		"\n       --sort column\n",
+		`           o365pw list -o json | jq '.appPasswords[] | select(.status == "remote-only")'` + "\n",
+		"\n       130    interrupted\n",
+	} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("no %q in\n%s", want, r.stdout)
+		}
 	}
 }
