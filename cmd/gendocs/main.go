@@ -100,7 +100,7 @@ func pages(c *cobra.Command, page func(c *cobra.Command)) {
 func shown(c *cobra.Command) []*cobra.Command {
 	var out []*cobra.Command
 	for _, sub := range c.Commands() {
-		if sub.IsAvailableCommand() || isTopic(sub) {
+		if sub.IsAvailableCommand() || isTopic(sub) || sub.Name() == "help" { // for cobra, help is no command like others
 			out = append(out, sub)
 		}
 	}

@@ -187,6 +187,15 @@ func TestCompletions(t *testing.T) {
 			t.Errorf("%s: %q, directive %d, want %d", flag, got, directive, want)
 		}
 	}
+	commands, _ := c.complete("")
+	for _, want := range []string{"create\tMake an app password", "help\tHelp about a command or a topic", "completion\tComplete commands, names and values in your shell"} {
+		if !slices.Contains(commands, want) {
+			t.Errorf("no %q among the commands: %q", want, commands)
+		}
+	}
+	if slices.ContainsFunc(commands, func(s string) bool { return strings.HasPrefix(s, "environment") || s == "" }) {
+		t.Errorf("topics, or nothing, among the commands: %q", commands)
+	}
 	faults, directive := c.complete("sandbox", "--fault", "graph")
 	if !slices.Equal(faults, []string{"graphDown=true"}) || directive&cobra.ShellCompDirectiveNoSpace == 0 {
 		t.Errorf("--fault: %q, directive %d", faults, directive)

@@ -64,7 +64,6 @@ Exchange Online takes only OAuth 2.0.
 		}
 		return &usageError{problem: problem, hint: cmd.CommandPath() + " --help"}
 	})
-	root.SetHelpCommand(&cobra.Command{Hidden: true}) // newHelp
 	f := root.PersistentFlags()
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
 	f.StringVar(&a.configPath, "config", "", "configuration file (default: $O365PW_CONFIG, else o365pw/config.toml in your configuration folder)")
@@ -89,7 +88,9 @@ Exchange Online takes only OAuth 2.0.
 	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
 	add("gateway", newServe(a), newSessions(a))
 	add("try", newDemo(a), newSandbox(a))
-	root.AddCommand(newVersion(a), newCompletion(a), newHelp())
+	root.AddCommand(newVersion(a), newCompletion(a))
+	root.SetHelpCommand(newHelp())
+	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
 		tidyHelp(c)
 	}
