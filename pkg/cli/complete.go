@@ -128,19 +128,19 @@ func (a *app) completionProfile(cfg *config.Config) (config.Profile, bool) {
 }
 
 // completionEntries are the app passwords of this machine: those of the profile
-// where it is known which, else all.
-func (a *app) completionEntries() []apppassword.Entry {
+// where it is known which, else all, as with allProfiles.
+func (a *app) completionEntries(allProfiles bool) []apppassword.Entry {
 	dir, err := config.StateDir(a.Getenv)
 	if err != nil {
 		return nil
 	}
 	registry := apppassword.Registry{Dir: dir}
 	p, known := a.completionProfile(a.completionConfig())
-	if known {
+	if known && !allProfiles {
 		entries, _ := (&apppassword.Manager{Profile: p, Registry: registry, Now: a.Now}).Local()
 		return entries
 	}
-	if cmp.Or(a.profile, a.Getenv("O365PW_PROFILE")) != "" {
+	if !known && cmp.Or(a.profile, a.Getenv("O365PW_PROFILE")) != "" {
 		return nil // one that is not there
 	}
 	s, err := registry.Load()
@@ -162,7 +162,8 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, typed string) ([]
 	dashed := slices.Contains(a.Args[:max(len(a.Args)-1, 0)], "--")
 	var names, ids []string
 	seen := map[string]bool{}
-	for _, e := range a.completionEntries() {
+	all, _ := cmd.Flags().GetBool("all-profiles") // false where there is no such flag
+	for _, e := range a.completionEntries(all) {
 		if slices.Contains(args, e.Name) || slices.Contains(args, e.ID) {
 			continue
 		}
@@ -209,7 +210,7 @@ func (a *app) mailboxes() []string {
 	if p, known := a.completionProfile(cfg); known {
 		add(p.Mailbox, "profile "+p.Name)
 	}
-	for _, e := range a.completionEntries() {
+	for _, e := range a.completionEntries(false) {
 		for _, m := range e.Mailboxes {
 			add(m, "as "+e.Name)
 		}

@@ -51,6 +51,7 @@ func (a *app) flagValues() map[string]flagValue {
 		"head":            {"hash", completeNothing},
 		"import":          {"file", completeFiles},
 		"log":             {"format", oneOf(logFormats...)},
+		"jq":              {"expression", completeNothing},
 		"login-client-id": {"guid", a.completeOfProfiles(func(p config.Profile) string { return p.LoginClientID })},
 		"login-name":      {"name", completeNothing},
 		"mailbox":         {"address", a.completeMailboxes},
@@ -62,12 +63,13 @@ func (a *app) flagValues() map[string]flagValue {
 		"output": {"format", oneOf(
 			choice(string(outputTable), "for people"), choice(string(outputJSON), "one object"), choice(string(outputYAML), "the same object"),
 			choice(string(outputCSV), "comma-separated, with a header"), choice(string(outputName), "names alone"))},
-		"profile": {"name", a.completeProfiles},
-		"report":  {"file", completeFiles},
-		"since":   {"time", a.completeTime(-1, "1h", "24h", "7d", "30d")},
-		"sort":    {"column", oneOf(sortKeys...)},
-		"tenant":  {"tenant", a.completeOfProfiles(func(p config.Profile) string { return p.Tenant })},
-		"wait":    {"time", a.completeTime(1, "10m", "30m", "1h", "2h")},
+		"profile":  {"name", a.completeProfiles},
+		"report":   {"file", completeFiles},
+		"since":    {"time", a.completeTime(-1, "1h", "24h", "7d", "30d")},
+		"sort":     {"column", oneOf(sortKeys...)},
+		"template": {"template", completeNothing},
+		"tenant":   {"tenant", a.completeOfProfiles(func(p config.Profile) string { return p.Tenant })},
+		"wait":     {"time", a.completeTime(1, "10m", "30m", "1h", "2h")},
 
 		"revoke name": {"name", a.completeNames},
 

@@ -125,6 +125,9 @@ do next may follow.
   csv     a header and a line for each; new columns come at the end
   name    names alone (ids, where there are no names), one a line
 
+--jq prints what a jq expression makes of that object, --template what a Go
+template does. jq need not be installed.
+
 Without -o and not on a terminal, create and show --password print the password
 and a line end, list and others lines that are separated by tabs, below a header.
 
@@ -140,7 +143,7 @@ secret. --no-color and NO_COLOR leave colours out; they are on a terminal alone.
 
 A password is printed by create and show --password only, and nowhere else.
 
-docs/output.md describes the objects field by field.`
+docs/output.md has a JSON schema for each command, and the columns.`
 
 const securityTopic = `An app password opens its own mailboxes, by its own protocols, from its own
 networks, until its end, and only at the gateway. Microsoft's servers know nothing
