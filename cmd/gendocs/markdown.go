@@ -115,7 +115,7 @@ func markdownCell(text string) string { return strings.ReplaceAll(markdownText(t
 
 // asCode are the parts of a plain text that Markdown shows as code: what is
 // typed, variables, and values in angle or square brackets.
-var asCode = regexp.MustCompile(`"o365pw [^"]*"|(^|[\s(])(--?[a-z][a-z0-9-]*( (json|name))?|\$?[A-Z][A-Z0-9]*_[A-Z0-9_]+|\[[a-z]+\.[A-Z]+\])`)
+var asCode = regexp.MustCompile(`"o365pw [^"]*"|(^|[\s(])(--?[a-z][a-z0-9-]*( (json|name))?|\$?[A-Z][A-Z0-9]*_[A-Z0-9_]+(=[A-Za-z]+)?|\[[a-z]+\.[A-Z]+\])`)
 
 // markdownSpecials are what Markdown would take for its own.
 var markdownSpecials = regexp.MustCompile("[\\\\`*_<>\\[\\]#~]")

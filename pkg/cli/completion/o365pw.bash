@@ -85,21 +85,19 @@ __o365pw_quote() {
 }
 
 __o365pw_files() { # DIRECTIVE FLAG VALUE
-    local kind=-f file IFS=$'\n'
+    local kind=-f file quotes=''
     (($1 & 16)) && kind=-d
-    if compopt -o filenames 2>/dev/null; then # bash quotes them then
-        for file in $(compgen "$kind" -- "$3"); do
-            file=$2$file
-            COMPREPLY+=("${file:${#head}}")
-        done
-        return
-    fi
-    for file in $(compgen "$kind" -- "$3"); do
-        [[ -d $file ]] && file+=/
+    compopt -o filenames 2>/dev/null || quotes=1 # bash does it then
+    while IFS='' read -r file; do
+        [[ $quotes && -d $file ]] && file+=/
         file=$2$file
-        __o365pw_quote "${file:${#head}}"
-        COMPREPLY+=("$REPLY")
-    done
+        file=${file:${#head}}
+        if [[ $quotes ]]; then
+            __o365pw_quote "$file"
+            file=$REPLY
+        fi
+        COMPREPLY+=("$file")
+    done < <(compgen "$kind" -- "$3")
 }
 
 __o365pw_complete() {

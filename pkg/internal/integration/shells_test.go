@@ -23,6 +23,7 @@ func newShellLab(t *testing.T, names ...string) *lab {
 		fmt.Sprintf(profile, "work", "contoso", "11111111-2222-3333-4444-555555555555", mailbox)+
 		fmt.Sprintf(profile, "other", "fabrikam", "66666666-2222-3333-4444-555555555555", "bob@fabrikam.com")))
 	l.file("other.toml", nil)
+	l.file("st*r and more.toml", nil)
 	must(t, os.Mkdir(filepath.Join(l.dir, "sub dir"), 0o700))
 	bin := filepath.Join(l.dir, "bin")
 	l.file("bin/argdump", []byte("#!/bin/sh\nfor a; do printf '%s\\n' \"$a\"; done >\"$ARGS\".new\nmv \"$ARGS\".new \"$ARGS\"\n"))
@@ -62,6 +63,8 @@ var shells = []struct {
 	setUp   string
 }{
 	{"bash", []string{"bash", "--norc", "--noprofile", "-i"}, `eval "$(o365pw completion bash)"`},
+	// macOS's is so old that it cannot change how it completes on the way.
+	{"bash without compopt", []string{"bash", "--norc", "--noprofile", "-i"}, `compopt() { return 1; }; eval "$(o365pw completion bash)"`},
 	{"bash with bash-completion", []string{"bash", "--norc", "--noprofile", "-i"}, `o365pw completion install bash; . /usr/share/bash-completion/bash_completion`},
 	{"zsh", []string{"zsh", "-f", "-i"}, `autoload -Uz compinit; compinit -u -D; source <(o365pw completion zsh)`},
 	{"fish", []string{"fish", "-i"}, `o365pw completion fish | source`},
@@ -117,6 +120,8 @@ func TestCompletionInShells(t *testing.T) {
 				{`o365pw list -o j`, []string{"list", "-o", "json"}},
 				{`o365pw setup --cloud us`, []string{"setup", "--cloud", "usgov"}},
 				{`o365pw --config oth`, []string{"--config", "other.toml"}},
+				{`o365pw --config st`, []string{"--config", "st*r and more.toml"}},
+				{`o365pw --config "st`, []string{"--config", "st*r and more.toml"}},
 				{`o365pw --config=oth`, []string{"--config=other.toml"}},
 				{`o365pw --config ~/oth`, []string{"--config", home + "/other.toml"}},
 				{`o365pw sandbox --dir su`, []string{"sandbox", "--dir", "sub dir"}},
