@@ -101,8 +101,8 @@ each word means.`, shell.title, shell.name),
 	return cmd
 }
 
-// isOurs tells whether a file is a completion script of o365pw, of any version.
-func isOurs(script []byte) bool {
+// isCompletionScript tells whether a file is a completion script of o365pw, of any version.
+func isCompletionScript(script []byte) bool {
 	return bytes.Contains(script, []byte("o365pw")) && bytes.Contains(script, []byte(cobra.ShellCompRequestCmd))
 }
 

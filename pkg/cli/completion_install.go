@@ -213,7 +213,7 @@ func (a *app) runCompletionInstall(ctx context.Context, root *cobra.Command, arg
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
-	case err == nil && !isOurs(was):
+	case err == nil && !isCompletionScript(was):
 		return &failedError{code: failed, msg: p.script + " is there, and was not written by o365pw", hint: "move it away, then o365pw completion install " + p.shell}
 	case string(was) == string(script):
 		a.note("%s is as it should be", p.script)
@@ -248,7 +248,7 @@ func (a *app) startUpLines(p completionPlace, o completionOptions) error {
 			a.note("would add to %s:", p.startUp)
 			return a.printf("%s\n", strings.Join(p.lines, "\n"))
 		default:
-			if err := rewrite(p.startUp, text); err != nil {
+			if err := rewriteStartUp(p.startUp, text); err != nil {
 				return err
 			}
 			a.note("added lines to %s", p.startUp)
@@ -276,7 +276,7 @@ func (a *app) runCompletionUninstall(ctx context.Context, args []string, o compl
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return err
-	case !isOurs(was):
+	case !isCompletionScript(was):
 		a.note("%s was not written by o365pw, and stays", p.script)
 	case o.dryRun:
 		found = true
@@ -297,7 +297,7 @@ func (a *app) runCompletionUninstall(ctx context.Context, args []string, o compl
 			found = true
 			if o.dryRun {
 				a.note("would take the lines of o365pw out of %s", p.startUp)
-			} else if err := rewrite(p.startUp, text); err != nil {
+			} else if err := rewriteStartUp(p.startUp, text); err != nil {
 				return err
 			} else {
 				a.note("took the lines of o365pw out of %s", p.startUp)
@@ -310,8 +310,8 @@ func (a *app) runCompletionUninstall(ctx context.Context, args []string, o compl
 	return nil
 }
 
-// rewrite changes a start-up file, which keeps its mode.
-func rewrite(path, text string) error {
+// rewriteStartUp changes a start-up file, which keeps its mode.
+func rewriteStartUp(path, text string) error {
 	mode := fs.FileMode(0o644)
 	if fi, err := os.Stat(path); err == nil {
 		mode = fi.Mode().Perm()
