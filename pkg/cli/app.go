@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -46,9 +47,12 @@ func Main(ctx context.Context, env Env) int {
 	root := newRoot(a)
 	root.SetArgs(env.Args)
 	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
+	// cobra prints help, and completions by a write for each.
+	out := bufio.NewWriter(env.Stdout)
+	root.SetOut(out)
 	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
+	_ = out.Flush() // whoever does not read it has seen enough
 	a.progress.stop()
 	a.settle()
 	if err == nil {
