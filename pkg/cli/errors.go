@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -44,8 +45,9 @@ func (e *usageError) Error() string { return e.problem }
 
 // signInError tells that no sign-in to Graph is there, or that it has ended.
 type signInError struct {
-	err      error // why the sign-in is no longer good; nil: there is none
-	keychain error // why there can be none here
+	err      error  // why the sign-in is no longer good; nil: there is none
+	keychain error  // why there can be none here
+	hint     string // what to do instead, where that is known
 }
 
 func (e *signInError) Error() string {
@@ -70,7 +72,7 @@ type unattendedError struct {
 func (e *unattendedError) Error() string {
 	with := string(e.by)
 	switch e.by {
-	case byClientSecret, byCertificate, byTokenFile, byGitHub:
+	case byClientSecret, byCertificate, byTokenFile, byToken, byGitHub:
 		with = "AZURE_CLIENT_ID and " + with
 	}
 	return fmt.Sprintf("sign in with %s: %v", with, e.err)
@@ -78,17 +80,40 @@ func (e *unattendedError) Error() string {
 
 func (e *unattendedError) Unwrap() error { return e.err }
 
-// refusedHint is what to look at where Entra does not take the credential.
-func (e *unattendedError) refusedHint() string {
+// refusedHint is what to look at where Entra does not take the credential. It is
+// empty where the table of Entra's errors says it better.
+func (e *unattendedError) refusedHint(err *entra.Error) string {
+	switch {
+	case slices.Contains(err.Numbers, 50166):
+		return "Entra cannot read the issuer's keys: ISSUER/.well-known/openid-configuration has to be open to the internet, with a public certificate"
+	case err.Kind() != entra.Refused:
+		return ""
+	}
+	expired := slices.Contains(err.Numbers, 700024)
 	switch e.by {
 	case byClientSecret:
 		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
 	case byCertificate:
 		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
-	case byTokenFile, byGitHub:
-		return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	case byToken:
+		if expired {
+			return "the token in AZURE_FEDERATED_TOKEN has expired: a job gets one, when it starts; give the command a job of its own"
+		}
+	case byTokenFile:
+		if expired {
+			return "the token in AZURE_FEDERATED_TOKEN_FILE has expired: see that who writes the file still replaces it"
+		}
+	case byGitHub, byAzurePipelines:
+		if expired {
+			return "" // it was made a moment ago: a clock is wrong
+		}
+	default:
+		return ""
 	}
-	return ""
+	if slices.Contains(err.Numbers, 50013) || slices.Contains(err.Numbers, 50027) {
+		return "the token was cut or changed on its way, or it is not the issuer's: take it as the platform gives it"
+	}
+	return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
 }
 
 // failedError ends a command whose failures have been told one by one, or that
