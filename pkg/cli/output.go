@@ -15,7 +15,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
-	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // schemaVersion is in every JSON object. It changes when a field changes its
@@ -114,9 +113,6 @@ type serverJSON struct {
 	Port     int    `json:"port"`
 	Security string `json:"security"` // none, starttls, tls
 }
-
-// revealed is the only way of a secret into output.
-func revealed(t secret.Text) string { return t.Reveal() }
 
 func (a *app) printJSON(v any) error {
 	var b bytes.Buffer
