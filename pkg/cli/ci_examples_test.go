@@ -345,12 +345,15 @@ func (r *ciRunner) tokenFile(task, name string) (log string, code int) {
 		container := object(list(pod["containers"])[0])
 		source := object(object(list(object(object(list(pod["volumes"])[0])["projected"])["sources"])[0])["serviceAccountToken"])
 		mount := object(list(container["volumeMounts"])[0])
+		set := map[any]any{}
 		for _, e := range list(container["env"]) {
-			if e := object(e); e["name"] == "AZURE_FEDERATED_TOKEN_FILE" {
-				if e["value"] != fmt.Sprint(mount["mountPath"], "/", source["path"]) || source["audience"] != audience {
-					r.t.Errorf("%s: the token is not where it is looked for: %v %v %v", kind, e, mount, source)
-				}
-			}
+			set[object(e)["name"]] = object(e)["value"]
+		}
+		if set["AZURE_FEDERATED_TOKEN_FILE"] != fmt.Sprint(mount["mountPath"], "/", source["path"]) || source["audience"] != audience {
+			r.t.Errorf("%s: the token is not where it is looked for: %v %v %v", kind, set, mount, source)
+		}
+		if set["O365PW_CONFIG"] != "" { // the image's is not there
+			r.t.Errorf("%s: %v", kind, set)
 		}
 		args := []string{"o365pw"}
 		for _, a := range list(container["args"]) {
