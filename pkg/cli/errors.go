@@ -83,37 +83,30 @@ func (e *unattendedError) Unwrap() error { return e.err }
 // refusedHint is what to look at where Entra does not take the credential. It is
 // empty where the table of Entra's errors says it better.
 func (e *unattendedError) refusedHint(err *entra.Error) string {
-	switch {
-	case slices.Contains(err.Numbers, 50166):
-		return "Entra cannot read the issuer's keys: ISSUER/.well-known/openid-configuration has to be open to the internet, with a public certificate"
-	case err.Kind() != entra.Refused:
+	numbered := func(numbers ...int) bool {
+		return slices.ContainsFunc(numbers, func(n int) bool { return slices.Contains(err.Numbers, n) })
+	}
+	if err.Kind() != entra.Refused {
 		return ""
 	}
-	expired := slices.Contains(err.Numbers, 700024)
 	switch e.by {
 	case byClientSecret:
 		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
 	case byCertificate:
 		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
-	case byToken:
-		if expired {
+	case byTokenFile, byToken, byGitHub, byAzurePipelines:
+		switch {
+		case numbered(70021, 700211, 700212, 700213):
+			return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+		case numbered(50013, 50027):
+			return "the token was cut or changed on its way, or it is not the issuer's: take it as the platform gives it"
+		case numbered(700024) && e.by == byToken:
 			return "the token in AZURE_FEDERATED_TOKEN has expired: a job gets one, when it starts; give the command a job of its own"
-		}
-	case byTokenFile:
-		if expired {
+		case numbered(700024) && e.by == byTokenFile:
 			return "the token in AZURE_FEDERATED_TOKEN_FILE has expired: see that who writes the file still replaces it"
 		}
-	case byGitHub, byAzurePipelines:
-		if expired {
-			return "" // it was made a moment ago: a clock is wrong
-		}
-	default:
-		return ""
 	}
-	if slices.Contains(err.Numbers, 50013) || slices.Contains(err.Numbers, 50027) {
-		return "the token was cut or changed on its way, or it is not the issuer's: take it as the platform gives it"
-	}
-	return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	return ""
 }
 
 // failedError ends a command whose failures have been told one by one, or that
