@@ -84,6 +84,9 @@ type Record struct {
 	// CertificateAlg is how assertions are signed with it: PS256 or RS256;
 	// empty: [entra.PS256].
 	CertificateAlg string `json:"certificateAlg,omitempty"`
+	// Previous is what a rotation has replaced, as long as something of it is
+	// left; nil: nothing is.
+	Previous *Previous `json:"previous,omitempty"`
 }
 
 // Local tells that Graph knows nothing of the app password: there is no
@@ -107,8 +110,10 @@ func (r Record) mailbox(user string) (string, bool) {
 }
 
 // Revision changes with every field of the record: a session signed in under
-// one revision is not good under another.
+// one revision is not good under another. What becomes of its Previous is no
+// concern of a session that was signed in with the new password.
 func (r Record) Revision() string {
+	r.Previous = nil
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(fmt.Sprintf("record of plain values does not marshal: %v", err))

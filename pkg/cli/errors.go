@@ -128,6 +128,9 @@ func (a *app) report(err error) int {
 			msg = printable(e.Error())
 			adv.hint = a.advise(e).hint
 		}
+		if e, ok := errors.AsType[*apppassword.OldLeftError](err); ok {
+			msg, adv.hint = printable(e.Error()), finishCommand(e.Name)
+		}
 	}
 	if a.structured() {
 		o := errorJSON{Code: int(adv.code), Message: msg, Hint: adv.hint, RequestID: requestID(err), Warnings: a.warnings}
