@@ -95,6 +95,15 @@ func (r Record) Local() bool {
 	return r.Decoy || r.Backing == BackingUser || r.Backing == BackingCertificate
 }
 
+// made is since when Graph has to show the credential: one that Entra has
+// accepted once has reached it, and what Graph lacks then is gone.
+func (r Record) made() time.Time {
+	if r.Verified {
+		return time.Time{}
+	}
+	return r.Created
+}
+
 // mailbox finds the mailbox that user names: by its address, or by the login
 // name. Case does not matter.
 func (r Record) mailbox(user string) (string, bool) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 )
@@ -74,11 +73,7 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	}
 	settled := true
 	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more
-		made := e.Created
-		if e.Verified {
-			made = time.Time{} // Entra has known it: what Graph lacks is gone
-		}
-		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, made, mark); err != nil {
+		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, e.made(), mark); err != nil {
 			return err
 		}
 	}

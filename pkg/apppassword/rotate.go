@@ -147,7 +147,7 @@ func (m *Manager) turn(ctx context.Context, rec Record, req RotateRequest) (turn
 		// The mail program still has the password of before.
 		old = rec.previous()
 		note := m.noteFor(rec)
-		note.KeyID, note.Since = rec.ID, rec.Created
+		note.KeyID, note.Since = rec.ID, rec.made()
 		if rec.Local() {
 			note.Backing = rec.Backing
 		}
@@ -357,11 +357,8 @@ func (m *Manager) removePrevious(ctx context.Context, rec Record) (settled bool,
 	if !m.reaches(rec.Tenant, rec.ClientID) {
 		return false, &OtherTenantError{Name: rec.Name, Tenant: rec.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
 	}
-	made := rec.Previous.Created
-	if rec.Previous.Verified {
-		made = time.Time{} // Entra has known it: what Graph lacks is gone
-	}
-	return m.removeCredential(ctx, rec.ClientID, rec.Previous.ID, made, nil)
+	was := rec.previous()
+	return m.removeCredential(ctx, rec.ClientID, was.ID, was.made(), nil)
 }
 
 // watchFor is the note of a credential that may turn up although it was removed.
