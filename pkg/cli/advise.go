@@ -160,7 +160,11 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{wrongUsage, hint}, true
 	}
 	if e, ok := errors.AsType[*apppassword.NameTakenError](err); ok {
-		return advice{nameTaken, "choose another name, or first: o365pw revoke " + asArgument(e.Name)}, true
+		hint := "choose another name, or first: o365pw revoke " + asArgument(e.Name)
+		if e.Status == apppassword.Active || e.Status == apppassword.Expired {
+			hint += "; for a new password of this one: o365pw rotate " + asArgument(e.Name)
+		}
+		return advice{nameTaken, hint}, true
 	}
 	if _, ok := errors.AsType[*apppassword.NotFoundError](err); ok {
 		return advice{notFound, "o365pw list"}, true

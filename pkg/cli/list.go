@@ -89,7 +89,7 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			a.warn("the create or rotate of %q was interrupted; what it may have left is removed by the next create or revoke", n.Name)
+			a.warn("the create or rotate of %q was interrupted; what it may have left is removed by the next create, rotate or revoke", n.Name)
 		}
 	}
 	a.warnUnfinished(entries)
