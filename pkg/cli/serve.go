@@ -145,6 +145,7 @@ type gatewayRun struct {
 	names     []string     // on its certificate
 	caFile    string       // empty with a certificate of one's own
 	observer  *observer
+	overlaps  *overlaps
 	audit     *audit.Writer
 	notify    *notifier
 	draining  atomic.Bool
