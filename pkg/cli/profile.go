@@ -209,8 +209,8 @@ func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) 
 		if err != nil {
 			return secret.Text{}, err
 		}
-		if fi, err := os.Stat(file); err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
-			a.warn("others can read the passphrase in %s: chmod 600 %s", file, shellQuote(file))
+		if others, err := readableByOthers(file); err == nil && others {
+			a.warn("others can read the passphrase in %s: %s", file, keepFromOthers(file))
 		}
 		return secret.New(strings.TrimRight(string(b), "\r\n")), nil
 	}

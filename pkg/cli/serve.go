@@ -118,6 +118,9 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 }
 
 func (a *app) runServe(ctx context.Context, o serveOptions) error {
+	if is, err := a.asService(ctx, o); is || err != nil {
+		return err
+	}
 	g, err := a.newGateway(ctx, o)
 	if err != nil {
 		return err
