@@ -122,7 +122,7 @@ next:
 	for _, a := range s {
 		named, isProtocol := addrs[gateway.Protocol(a.name)]
 		for _, p := range gateway.Protocols() {
-			if taken[p] == nil && addrs[p] != "" && (a.name == string(p) || !isProtocol) && listensOn(ctx, a.ln.Addr(), addrs[p]) {
+			if taken[p] == nil && addrs[p] != "" && (a.name == string(p) || !isProtocol) && listensOn(ctx, a.ln.Addr(), addrs[p], isProtocol) {
 				taken[p] = a.ln
 				continue next
 			}
@@ -133,8 +133,9 @@ next:
 }
 
 // listensOn tells whether a socket at addr is what the configuration means by
-// host:port. Port 0 means any.
-func listensOn(ctx context.Context, addr net.Addr, want string) bool {
+// host:port. Port 0 is any one where the socket says by its name what it is
+// for.
+func listensOn(ctx context.Context, addr net.Addr, want string, named bool) bool {
 	have, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return false
@@ -143,7 +144,7 @@ func listensOn(ctx context.Context, addr net.Addr, want string) bool {
 	if err != nil {
 		return false
 	}
-	if port != "0" && port != fmt.Sprint(have.Port) {
+	if port != fmt.Sprint(have.Port) && (port != "0" || !named) {
 		return false
 	}
 	if host == "" {

@@ -91,7 +91,10 @@ func (l *launchd) install(ctx context.Context, o serviceOptions) (p servicePlan,
 	}
 	p.files = []serviceFile{{path: l.plist, content: l.propertyList(o.program, environ)}}
 	p.then = []serviceStep{l.a.step("launchctl", "enable", l.target())}
-	if _, loaded := l.printed(ctx); loaded && !o.dryRun {
+	if o.dryRun {
+		return p, nil
+	}
+	if _, loaded := l.printed(ctx); loaded {
 		p.next = []string{"the service still runs as it was; to take up what is new: " + strings.Replace(next, " start", " restart", 1)}
 		return p, nil
 	}

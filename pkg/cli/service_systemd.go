@@ -131,7 +131,10 @@ func (s *systemd) install(ctx context.Context, o serviceOptions) (p servicePlan,
 
 // next is what to tell after install.
 func (s *systemd) next(ctx context.Context, o serviceOptions) (lines []string) {
-	if st, err := s.state(ctx); !o.dryRun && err == nil && st.Running {
+	if o.dryRun {
+		return nil
+	}
+	if st, err := s.state(ctx); err == nil && st.Running {
 		lines = append(lines, "the service still runs as it was; to take up what is new: "+s.own("stop")+"; "+s.own("start"))
 	} else if _, err := os.Stat(s.a.systemPath(serviceConfig + "/config.toml")); s.system && err != nil {
 		lines = append(lines, "set it up, as the service's user: sudo o365pw service run setup", "then start it: "+s.own("start"))
