@@ -48,6 +48,11 @@ func TestServiceUnit(t *testing.T) {
 	if strings.Contains(unit, "/usr/bin/o365pw") || strings.Contains(unit, "LoadCredentialEncrypted=") {
 		t.Errorf("what was replaced is still there:\n%s", unit)
 	}
+	for _, program := range []string{`/opt/a"b/o365pw`, `/opt/a\b/o365pw`, "/opt/it's/o365pw", "/opt/a\nb"} {
+		if _, err := serviceUnit(systemUnit, program, nil, ""); err == nil {
+			t.Errorf("a unit that systemd refuses, for %q", program)
+		}
+	}
 	for name, unit := range map[string]string{"system": systemUnit, "user": userUnit} {
 		if same, err := serviceUnit(unit, "/usr/bin/o365pw", nil, ""); err != nil || same != unit {
 			t.Errorf("the %s unit of a package is changed: %v\n%s", name, err, same)

@@ -31,6 +31,9 @@ const (
 // variables (NAME=VALUE), and the file with the keychain's passphrase, where
 // systemd is to read it.
 func serviceUnit(unit, program string, environ []string, passphraseFile string) (string, error) {
+	if strings.ContainsAny(program, `"'\`) {
+		return "", &usageError{problem: "systemd takes no program with a quote or a backslash in its path: " + program, hint: "o365pw service install --program PATH"}
+	}
 	word, err := unitWord(program)
 	if err != nil {
 		return "", err
