@@ -113,7 +113,7 @@ func advise(err error) advice {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
 	if _, ok := errors.AsType[*gateway.ForeignError](err); ok {
-		return advice{failed, "run it as the user that the gateway runs as, such as: sudo -u o365pw o365pw status"}
+		return advice{failed, "run it as the user that the gateway runs as, such as: sudo o365pw service run status"}
 	}
 	if errors.Is(err, gateway.ErrNotRunning) {
 		return advice{failed, "o365pw serve"}

@@ -104,6 +104,15 @@ setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i HOME=/home/alice USE
 		o365pw service start
 		o365pw service status | grep "systemd, of this person: running"
 		curl --silent --max-time 20 --user "alice@contoso.com:$(o365pw create hers --allow imap)" imap://127.0.0.1:1993/ --request "STATUS INBOX (MESSAGES)" | grep STATUS
+		# With her desktop keychain in place of the file.
+		export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus
+		unset O365PW_KEYCHAIN O365PW_KEYCHAIN_PASSPHRASE_FILE
+		printf opensesame | gnome-keyring-daemon --unlock --components=secrets
+		o365pw service install
+		o365pw service stop
+		o365pw service start
+		curl --silent --max-time 20 --user "alice@contoso.com:$(o365pw create another --allow imap)" imap://127.0.0.1:1993/ --request "STATUS INBOX (MESSAGES)" | grep STATUS
+		! grep KEYCHAIN ~/.config/systemd/user/o365pw.service
 		o365pw service stop
 		o365pw service uninstall
 		[ ! -e ~/.config/systemd/user/o365pw.service ]
