@@ -316,6 +316,9 @@ func (s *winService) state(context.Context) (serviceState, error) {
 	return st, nil
 }
 
+// eventXPath selects the service's entries of the application event log.
+const eventXPath = "*[System[Provider[@Name='" + windowsServiceName + "']]]"
+
 func (s *winService) logs(ctx context.Context, o serviceOptions) error {
 	if o.follow {
 		return &usageError{problem: "the event log cannot be followed from here", hint: "o365pw service logs --lines 20; or open Event Viewer: Windows Logs, Application, source o365pw"}

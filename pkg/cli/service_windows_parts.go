@@ -74,6 +74,3 @@ func levelOf(line []byte) string {
 	}
 	return v.Level
 }
-
-// eventXPath selects the service's entries of the application event log.
-const eventXPath = "*[System[Provider[@Name='" + windowsServiceName + "']]]"
