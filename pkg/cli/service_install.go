@@ -204,11 +204,7 @@ func (a *app) printPlan(p servicePlan, write bool) error {
 	case outputYAML:
 		return a.printYAML(out)
 	case outputCSV:
-		rows := [][]string{}
-		for _, f := range out.Files {
-			rows = append(rows, []string{f.Path, f.Content})
-		}
-		return a.printCSV([]string{"path", "content"}, rows)
+		return a.printCSV([]string{"action", "what"}, out.rows())
 	case outputName:
 		for _, f := range p.files {
 			if err := a.printf("%s\n", f.path); err != nil {
@@ -218,6 +214,23 @@ func (a *app) printPlan(p servicePlan, write bool) error {
 		return nil
 	}
 	return a.print([]byte(text.String()))
+}
+
+// rows are the plan's, in the order in which it is carried out.
+func (p planJSON) rows() (rows [][]string) {
+	for _, line := range p.Before {
+		rows = append(rows, []string{"run", line})
+	}
+	for _, f := range p.Files {
+		rows = append(rows, []string{"write", f.Path})
+	}
+	for _, path := range p.Remove {
+		rows = append(rows, []string{"remove", path})
+	}
+	for _, line := range p.After {
+		rows = append(rows, []string{"run", line})
+	}
+	return rows
 }
 
 // servedProgram is the program that the service is to run. Of this one, the
