@@ -30,6 +30,9 @@ func (e *commandError) Unwrap() error { return e.err }
 
 // adviseCommand knows what systemd and launchd say.
 func adviseCommand(e *commandError) advice {
+	if errors.Is(e.err, exec.ErrNotFound) && strings.HasPrefix(e.line, "systemd-creds ") {
+		return advice{failed, "systemd has it from version 250 on; before, put a passphrase into a file that only root can read: --passphrase-file FILE"}
+	}
 	if errors.Is(e.err, exec.ErrNotFound) {
 		return advice{failed, "install the program, or see that it is on the PATH"}
 	}

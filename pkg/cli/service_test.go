@@ -242,6 +242,9 @@ func TestAdviseCommand(t *testing.T) {
 	if a := advise(&commandError{line: "systemctl", err: &exec.Error{Name: "systemctl", Err: exec.ErrNotFound}}); !strings.Contains(a.hint, "PATH") {
 		t.Errorf("no program: %+v", a)
 	}
+	if a := advise(&commandError{line: "systemd-creds encrypt", err: &exec.Error{Name: "systemd-creds", Err: exec.ErrNotFound}}); !strings.Contains(a.hint, "--passphrase-file") {
+		t.Errorf("an old systemd: %+v", a)
+	}
 }
 
 func TestListensOn(t *testing.T) {

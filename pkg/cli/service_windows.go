@@ -112,7 +112,7 @@ func (s *winService) install(_ context.Context, o serviceOptions) (p servicePlan
 	p.then = append(p.then,
 		serviceStep{show: `the event log's source "` + windowsServiceName + `"`, run: s.makeSource},
 		serviceStep{
-			show: fmt.Sprintf(`sc.exe create %s binPath= "\"%s\" serve" obj= "NT SERVICE\%[1]s" start= delayed-auto, with %s`, windowsServiceName, o.program, strings.Join(environ, " ")),
+			show: fmt.Sprintf(`sc.exe create %s binPath= "\"%s\" serve" obj= "NT SERVICE\%[1]s" start= auto, with %[3]s`, windowsServiceName, o.program, strings.Join(environ, " ")),
 			run:  func(context.Context) error { return s.create(o.program, environ) },
 		})
 	p.next = []string{"set it up: o365pw service run setup", "then start it: o365pw service start"}
@@ -138,9 +138,9 @@ func (s *winService) create(program string, environ []string) error {
 	}
 	defer m.Disconnect()
 	c := mgr.Config{
-		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic, ErrorControl: mgr.ErrorNormal, DelayedAutoStart: true,
-		ServiceStartName: `NT SERVICE\` + windowsServiceName, SidType: windows.SERVICE_SID_TYPE_UNRESTRICTED,
-		DisplayName: "o365pw mail gateway", Description: "Lets old mail programs at Microsoft 365 mailboxes. " + serviceMark,
+		ServiceType: windows.SERVICE_WIN32_OWN_PROCESS, StartType: mgr.StartAutomatic, ErrorControl: mgr.ErrorNormal,
+		ServiceStartName: `NT SERVICE\` + windowsServiceName,
+		DisplayName:      "o365pw mail gateway", Description: "Lets old mail programs at Microsoft 365 mailboxes. " + serviceMark,
 	}
 	service, err := s.open(windows.SERVICE_ALL_ACCESS)
 	if err != nil {
