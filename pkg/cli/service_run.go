@@ -79,7 +79,7 @@ func (a *app) runServiceRun(ctx context.Context, args []string) error {
 				return fmt.Errorf("pass the keychain's passphrase on: %w", err)
 			}
 			defer r.Close()
-			cmd.ExtraFiles = []*os.File{r} // the child's third, by what it is called
+			cmd.ExtraFiles = []*os.File{r} // the first behind stderr
 			cmd.Env = append(cmd.Env, "O365PW_KEYCHAIN_PASSPHRASE_FILE=/dev/fd/3")
 		}
 	}
@@ -88,23 +88,4 @@ func (a *app) runServiceRun(ctx context.Context, args []string) error {
 		return &failedError{code: exitCode(max(e.ExitCode(), 1))} // it has said why
 	}
 	return err
-}
-
-// passedOn is a pipe that holds the secret, for the user with that id to read
-// once; -1: the caller.
-func passedOn(t secret.Text, uid int) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	_, err = w.WriteString(t.Reveal()) // a line, which a pipe holds
-	err = errors.Join(err, w.Close())
-	if uid >= 0 {
-		err = errors.Join(err, r.Chown(uid, -1))
-	}
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
 }
