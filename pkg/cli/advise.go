@@ -119,7 +119,7 @@ func advise(err error) advice {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
 	if _, ok := errors.AsType[*gateway.ForeignError](err); ok {
-		return advice{failed, "run it as the user that the gateway runs as, such as: sudo -u o365pw o365pw status"}
+		return advice{failed, "run it as the user that the gateway runs as, such as: sudo o365pw service run status"}
 	}
 	if errors.Is(err, gateway.ErrNotRunning) {
 		return advice{failed, "o365pw serve"}
@@ -135,6 +135,15 @@ func advise(err error) advice {
 			return advice{failed, "another program has the address, or this machine does not; choose another for metrics in [gateway] of the configuration, or leave it out"}
 		}
 		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
+	}
+	if _, ok := errors.AsType[*activationError](err); ok {
+		return advice{wrongUsage, "make systemd's sockets agree with [gateway] of the configuration: o365pw service install, service stop, service start"}
+	}
+	if e, ok := errors.AsType[*noServiceError](err); ok {
+		return advice{failed, e.hint}
+	}
+	if e, ok := errors.AsType[*commandError](err); ok {
+		return adviseCommand(e)
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrPermission) {
 		return advice{failed, "run it as the user whom " + e.Path + " belongs to, or set O365PW_STATE to a folder of your own"}
