@@ -84,7 +84,7 @@ Exchange Online takes only OAuth 2.0.
 		}
 	}
 	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newAudit(a))
-	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
+	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
 	add("gateway", newServe(a), newSessions(a))
 	add("try", newDemo(a), newSandbox(a))
 	root.AddCommand(newVersion(a))

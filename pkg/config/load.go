@@ -137,7 +137,16 @@ func parse(name string, data []byte) (*Config, error) {
 		return nil, r.syntax(data, errors.Join(strict.Unwrap()...))
 	}
 
-	cfg := &Config{Path: name, DefaultProfile: f.DefaultProfile, lines: r.lines,
+	cfg := r.config(f)
+	if e := r.first(); e != nil {
+		return nil, e
+	}
+	return cfg, nil
+}
+
+// config is what f says, with defaults; what cannot work is noted.
+func (r *reader) config(f file) *Config {
+	cfg := &Config{Path: r.path, DefaultProfile: f.DefaultProfile, lines: r.lines,
 		Profiles: map[string]Profile{}, Clouds: map[string]Cloud{}}
 	for _, name := range slices.Sorted(maps.Keys(f.Clouds)) {
 		cfg.Clouds[name] = r.cloud(name, f.Clouds[name])
@@ -153,10 +162,7 @@ func parse(name string, data []byte) (*Config, error) {
 	}
 	cfg.Gateway = r.gateway(f.Gateway)
 	cfg.Hooks = r.hooks(f.Hooks)
-	if e := r.first(); e != nil {
-		return nil, e
-	}
-	return cfg, nil
+	return cfg
 }
 
 // reader collects what is wrong with one file.

@@ -24,11 +24,14 @@ var (
 	// https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 	algorithms = []string{"PS256", "RS256"}
 
-	guidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	guidForm = regexp.MustCompile(`^` + guidPattern + `$`)
+	nameForm = regexp.MustCompile(`^` + namePattern + `$`)
 	// hostForm is RFC 1123 section 2.1, with underscores, which some write.
 	hostForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$`)
 )
+
+// namePattern is what profiles and clouds may be called.
+const namePattern = `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`
 
 const (
 	minRevalidate = time.Second
