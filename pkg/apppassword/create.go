@@ -219,8 +219,12 @@ func (m *Manager) openKeychain(ctx context.Context) (secret.Keychain, error) {
 	return k, nil
 }
 
-func (m *Manager) createLock() string {
-	return filepath.Join(m.Registry.Dir, "create-"+m.Profile.Name+".lock")
+func (m *Manager) createLock() string { return m.Registry.createLock(m.Profile.Name) }
+
+// createLock is held by whoever makes, takes or gives away app passwords of the
+// profile.
+func (r Registry) createLock(profile string) string {
+	return filepath.Join(r.Dir, "create-"+profile+".lock")
 }
 
 // checkFree clears away what a killed create left, and tells whether the name

@@ -59,6 +59,19 @@ func checkGUID(v string) (string, string) {
 	return fmt.Sprintf("%q is not a GUID", v), "it is the application (client) id on the app registration's page, as in 00001111-aaaa-2222-bbbb-3333cccc4444"
 }
 
+// IsGUID tells whether v has the form of a GUID.
+func IsGUID(v string) bool { return guidForm.MatchString(v) }
+
+// IsName tells whether a profile or a cloud may be called v.
+func IsName(v string) bool { return nameForm.MatchString(v) }
+
+// IsTenant tells whether v has the form of a tenant: a GUID, a domain, or one of
+// the words for many.
+func IsTenant(v string) bool {
+	problem, _ := checkTenant(v)
+	return problem == ""
+}
+
 func checkMailbox(v string) (string, string) {
 	local, domain, ok := strings.Cut(v, "@")
 	blank := strings.ContainsFunc(v, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == utf8.RuneError })
