@@ -66,9 +66,14 @@ type app struct {
 	profile    string
 	configPath string
 	output     output
+	jq         string
+	template   string
 	quiet      bool
 	verbose    bool
 	noColor    bool
+
+	filter      *filter // of --jq or --template; output is JSON then
+	plainErrors bool    // JSON was not asked for by name
 
 	log      *slog.Logger // what --verbose shows goes here; nil: to stderr as text
 	progress *progress
@@ -113,8 +118,9 @@ func isTerminal(stream any) bool {
 func (a *app) stdoutTTY() bool { return isTerminal(a.Stdout) }
 func (a *app) stderrTTY() bool { return isTerminal(a.Stderr) && !a.quiet && !a.structured() }
 
-// structured tells that the output is for programs, stderr included.
-func (a *app) structured() bool { return a.output == outputJSON }
+// structured tells that the output is for programs, stderr included. Under --jq
+// and --template alone it is not: people use those on terminals.
+func (a *app) structured() bool { return a.output == outputJSON && !a.plainErrors }
 
 // interactive tells that a person can be asked.
 func (a *app) interactive() bool { return isTerminal(a.Stdin) && isTerminal(a.Stderr) }

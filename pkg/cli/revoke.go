@@ -124,10 +124,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 			a.warn("%v", err)
 		}
 	}
-	if err := a.printRevoked(results); err != nil {
-		return err
-	}
-	return a.failures(errs, len(results), "revoked")
+	return errors.Join(a.printRevoked(results), a.failures(errs, len(results), "revoked"))
 }
 
 // revocable lists what may be meant. Where every argument names what is on this

@@ -24,6 +24,8 @@ Exchange Online takes only OAuth 2.0.
   o365pw serve                             run the gateway
   o365pw revoke "Outlook on Mac"           shut that one mail program out
 
+  o365pw list --jq '.appPasswords[] | select(.lastUsed == null) | .name'
+  o365pw list --template '{{range .appPasswords}}{{.name}}{{"\n"}}{{end}}'
   o365pw list --config ./lab/config.toml --no-color
   o365pw revoke old --yes --quiet
   o365pw create new --verbose              log each request, never a secret`,
@@ -43,7 +45,7 @@ Exchange Online takes only OAuth 2.0.
 			if cmd.Flags().Changed("no-color") || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
 				a.noColor = true
 			}
-			return nil
+			return a.prepareOutput(cmd)
 		},
 		PersistentPostRun: func(cmd *cobra.Command, args []string) { a.progress.stop(); a.flushWarnings() },
 	}
@@ -67,6 +69,8 @@ Exchange Online takes only OAuth 2.0.
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
 	f.StringVar(&a.configPath, "config", "", "configuration file (default: $O365PW_CONFIG, else o365pw/config.toml in your configuration folder)")
 	f.VarP(&a.output, "output", "o", "output format: table, json, yaml, csv, name")
+	f.StringVar(&a.jq, "jq", "", "print what this jq expression makes of the JSON output; strings without quotes")
+	f.StringVar(&a.template, "template", "", "print the JSON output by this Go template")
 	f.BoolVar(&a.quiet, "quiet", false, "print data and errors only")
 	f.BoolVar(&a.verbose, "verbose", false, "log each request to stderr (never a secret)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR)")
@@ -95,6 +99,8 @@ Exchange Online takes only OAuth 2.0.
 		tidyHelp(c)
 	}
 	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
+	_ = root.RegisterFlagCompletionFunc("jq", cobra.NoFileCompletions)
+	_ = root.RegisterFlagCompletionFunc("template", cobra.NoFileCompletions)
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputNames, cobra.ShellCompDirectiveNoFileComp))
 	return root
 }
@@ -130,9 +136,7 @@ func tidyHelp(c *cobra.Command) {
 	if c.Long == "" {
 		c.Long = c.Short
 	}
-	if c.Name() != "help" && c.Name() != "completion" {
-		c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
-	}
+	c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)
