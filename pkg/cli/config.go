@@ -90,9 +90,7 @@ func newConfigSchema(a *app) *cobra.Command {
 complete and check what is written. Where the editor's TOML support is taplo's,
 the first line of the file names it:
 
-  #:schema ./config.schema.json
-
-It is a schema whatever --output says.`,
+  #:schema ./config.schema.json`,
 		Example: `  o365pw config schema > ~/.config/o365pw/config.schema.json
   o365pw config schema | jq '.properties.gateway.properties | keys'`,
 		Args:              cobra.NoArgs,

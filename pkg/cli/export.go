@@ -98,7 +98,7 @@ func (o *exportOptions) check(a *app) ([]secret.Recipient, error) {
 	case o.file == "" && o.forget:
 		return nil, &usageError{problem: "--forget needs --file: what goes to standard output may get lost", hint: "add --file moving.age"}
 	case o.file == "" && a.output != outputAuto:
-		return nil, &usageError{problem: "standard output takes the sealed file, which has one form", hint: "leave --output out, or add --file moving.age"}
+		return nil, &usageError{problem: "standard output takes the sealed file, which has one form", hint: "leave --output, --jq and --template out, or add --file moving.age"}
 	case o.forget && !o.yes && !a.interactive():
 		return nil, &usageError{problem: "there is no terminal to ask on", hint: "add --yes to forget without being asked"}
 	}
