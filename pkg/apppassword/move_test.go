@@ -45,6 +45,9 @@ func newOther(t *testing.T, f *fixture) *other {
 			}
 			return f.Profile.Cloud, nil
 		},
+		Entra: func(_ config.Cloud, tenant string) (*entra.Client, error) {
+			return &entra.Client{Authority: f.authority, Tenant: tenant, MaxWait: -1}, nil
+		},
 		CertificateFile: func(string) string { return o.file },
 	}
 	return o
@@ -418,6 +421,15 @@ func TestImportCertificate(t *testing.T) {
 	if c, err := LoadCertificate(t.Context(), o.keychain, f.Profile.ClientID, ""); err != nil || c.Thumbprint() != two.Thumbprint() {
 		t.Errorf("it was replaced: %v", err)
 	}
+	// One that Entra does not know would be added by a later setup.
+	o = newOther(t, f)
+	foreign := rewritten(t, p, func(p *parcelFile) { p.Certificates[0].PEM = two.PEM().Reveal() })
+	if a := o.takes(t, foreign); why(a.Err) != CertificateRefused {
+		t.Errorf("a certificate that Entra does not know: %v", a.Err)
+	}
+	if len(o.keychain.items) != 0 {
+		t.Errorf("the keychain has %v", slices.Collect(maps.Keys(o.keychain.items)))
+	}
 	bad := rewritten(t, p, func(p *parcelFile) {
 		p.Certificates[0].PEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: one.DER()}))
 	})
@@ -470,6 +482,23 @@ func TestImportSignIn(t *testing.T) {
 	if a := o.takes(t, first); a.Err != nil || !a.Here {
 		t.Errorf("an older one: %+v", a)
 	}
+	// A sign-in that Entra does not take is not kept, and nobody is somebody
+	// because a parcel says so.
+	o2 := newOther(t, f)
+	forged := rewritten(t, first, func(p *parcelFile) { p.SignIns[0].Refresh = "made up" })
+	if a := o2.takes(t, forged); why(a.Err) != SignInEnded {
+		t.Errorf("a made-up token: %v", a.Err)
+	}
+	o2.agreed(t, 0)
+	lie := rewritten(t, first, func(p *parcelFile) {
+		p.SignIns[0].SignIn.ObjectID, p.SignIns[0].SignIn.Username = "somebody", "bob@contoso.com"
+	})
+	if a := o2.takes(t, lie); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	if s2, err := o2.Importer.Registry.Load(); err != nil || s2.SignIns[0].Username != "alice@contoso.com" || s2.SignIns[0].ObjectID == "somebody" {
+		t.Errorf("%+v %v", s2.SignIns, err)
+	}
 	// Nobody signed in there has it: the person does, and the id stays.
 	there := &Manager{Profile: f.Profile, Entra: f.Entra, Registry: o.Importer.Registry, Keychains: o.Importer.Keychains}
 	there.Profile.Keychain = "there"
@@ -518,7 +547,7 @@ func TestForget(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		// It comes back before that was cleared away: nothing may delete it.
-		back := Importer{Registry: f.Registry, Keychains: f.Keychains, Keychain: "file", Cloud: func(string) (config.Cloud, error) { return f.Profile.Cloud, nil }, CertificateFile: func(string) string { return "" }}
+		back := Importer{Registry: f.Registry, Keychains: f.Keychains, Keychain: "file", Cloud: func(string) (config.Cloud, error) { return f.Profile.Cloud, nil }, Entra: func(config.Cloud, string) (*entra.Client, error) { return f.Entra, nil }, CertificateFile: func(string) string { return "" }}
 		if all, err := back.Import(t.Context(), p); err != nil || all[0].Err != nil {
 			t.Fatal(all, err)
 		}

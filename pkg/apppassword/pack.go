@@ -80,6 +80,9 @@ func (p Parcel) packSignIn(ctx context.Context, m *Manager, s State, rec Record)
 	if si == nil || si.Since.IsZero() {
 		return &SignInError{Profile: rec.Profile}
 	}
+	if !si.Ended.IsZero() { // no machine would take it
+		return &SignInError{Profile: rec.Profile, Username: si.Username, Err: errors.New(si.Why)}
+	}
 	store, err := newSignInStore(m.Registry, m.Keychains, *si)
 	if err != nil {
 		return err
@@ -90,9 +93,6 @@ func (p Parcel) packSignIn(ctx context.Context, m *Manager, s State, rec Record)
 	}
 	if err != nil {
 		return fmt.Errorf("read the sign-in behind %q: %w", rec.Name, err)
-	}
-	if !si.Ended.IsZero() {
-		m.warn("the sign-in behind %q has ended; it works on the other machine, too, only once the person has signed in there", rec.Name)
 	}
 	moved := *si
 	moved.Profiles, moved.Keychain, moved.Former = nil, "", ""
@@ -186,15 +186,17 @@ type NotMoved string
 
 // The reasons: on the machine that it is to leave, and on the one it is to go to.
 const (
-	IsRevoked        NotMoved = "it is revoked, and opens nothing"
-	IsLost           NotMoved = "the keychain does not hold it any more"
-	HasChanged       NotMoved = "it was changed meanwhile"
-	NameIsTaken      NotMoved = "another app password here has its name"
-	DiffersHere      NotMoved = "it is here already, but not the same"
-	RevokedHere      NotMoved = "it is here already, and revoked"
-	UnknownCloud     NotMoved = "its cloud is not in this machine's configuration"
-	NoCertificate    NotMoved = "the certificate that it stands on is in a file, and none of this machine's profiles names the same one"
-	OtherCertificate NotMoved = "it stands on another certificate than the one that this machine has for the application"
+	IsRevoked          NotMoved = "it is revoked, and opens nothing"
+	IsLost             NotMoved = "the keychain does not hold it any more"
+	HasChanged         NotMoved = "it was changed meanwhile"
+	NameIsTaken        NotMoved = "another app password here has its name"
+	DiffersHere        NotMoved = "it is here already, but not the same"
+	RevokedHere        NotMoved = "it is here already, and revoked"
+	UnknownCloud       NotMoved = "its cloud is not in this machine's configuration"
+	NoCertificate      NotMoved = "the certificate that it stands on is in a file, and none of this machine's profiles names the same one"
+	CertificateRefused NotMoved = "Entra does not know the certificate that it stands on"
+	SignInEnded        NotMoved = "Entra does not take its sign-in any more"
+	OtherCertificate   NotMoved = "it stands on another certificate than the one that this machine has for the application"
 )
 
 // MoveError tells why an app password was not moved.

@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,10 @@ type Importer struct {
 	// Cloud tells whether this machine's configuration has the cloud of that
 	// name, by its error.
 	Cloud func(name string) (config.Cloud, error)
+	// Entra is asked about what an app password stands on beside its own secret,
+	// and that is new here: a parcel may come from anybody, and says of a sign-in
+	// or certificate what its maker likes.
+	Entra func(cloud config.Cloud, tenant string) (*entra.Client, error)
 	// CertificateFile is the PEM file that a profile here names for the
 	// application; empty: none does.
 	CertificateFile func(clientID string) string
@@ -115,7 +120,8 @@ func (im *Importer) clearAway(ctx context.Context) error {
 func (im *Importer) take(ctx context.Context, k secret.Keychain, p Parcel, rec Record) (a Arrival) {
 	a = Arrival{Record: rec}
 	m := im.manager(rec.Profile, rec.Tenant, rec.ClientID)
-	if _, a.Err = im.Cloud(rec.Cloud); a.Err != nil {
+	cloud, err := im.Cloud(rec.Cloud)
+	if err != nil {
 		a.Err = &MoveError{Record: rec, Why: UnknownCloud, Table: p.Clouds[rec.Cloud]}
 		return a
 	}
@@ -132,13 +138,13 @@ func (im *Importer) take(ctx context.Context, k secret.Keychain, p Parcel, rec R
 	}
 	if now := s.record(rec.ID); now != nil {
 		a.Record = *now
-		a.Here, a.Err = im.again(ctx, m, p, *now, rec)
+		a.Here, a.Err = im.again(ctx, m, cloud, p, *now, rec)
 		return a
 	}
 	if a.Err = nameTaken(&s, rec); a.Err != nil {
 		return a
 	}
-	t := taking{Importer: im, m: m, k: k, p: p, rec: rec}
+	t := taking{Importer: im, m: m, k: k, cloud: cloud, p: p, rec: rec}
 	a.Err = t.run(ctx)
 	a.Record = t.rec
 	return a
@@ -155,7 +161,7 @@ func nameTaken(s *State, rec Record) error {
 
 // again looks at an app password that is here already. Where the keychain has lost
 // it, it is put back; a sign-in that is newer than the one here takes its place.
-func (im *Importer) again(ctx context.Context, m *Manager, p Parcel, here, rec Record) (same bool, err error) {
+func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p Parcel, here, rec Record) (same bool, err error) {
 	if !here.Revoked.IsZero() {
 		return false, &MoveError{Record: rec, Why: RevokedHere}
 	}
@@ -187,17 +193,18 @@ func (im *Importer) again(ctx context.Context, m *Manager, p Parcel, here, rec R
 	if rec.Backing != BackingUser {
 		return same, nil
 	}
-	newer, err := im.keepSignIn(ctx, m, p.signIns[rec.SignIn])
+	newer, err := im.keepSignIn(ctx, m, cloud, p.signIns[rec.SignIn])
 	return same && !newer, err
 }
 
 // taking is one app password on its way into keychain and registry.
 type taking struct {
 	*Importer
-	m   *Manager
-	k   secret.Keychain
-	p   Parcel
-	rec Record
+	m     *Manager
+	k     secret.Keychain
+	cloud config.Cloud
+	p     Parcel
+	rec   Record
 }
 
 func (t *taking) run(ctx context.Context) (err error) {
@@ -234,7 +241,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 		}
 	}
 	if t.rec.Backing == BackingUser {
-		if _, err := t.keepSignIn(ctx, t.m, t.p.signIns[t.rec.SignIn]); err != nil {
+		if _, err := t.keepSignIn(ctx, t.m, t.cloud, t.p.signIns[t.rec.SignIn]); err != nil {
 			return err
 		}
 	}
@@ -286,32 +293,70 @@ func (t *taking) certificate(ctx context.Context) (entra.Certificate, error) {
 	case perr != nil:
 		return entra.Certificate{}, &ParcelError{Problem: fmt.Sprintf("has a certificate that cannot be used: %v", perr)}
 	case missing:
-		return cert, nil
+		return cert, t.prove(ctx, cert)
 	case digest(here) != digest(cert):
 		return entra.Certificate{}, &MoveError{Record: t.rec, Why: OtherCertificate}
 	}
 	return entra.Certificate{}, nil
 }
 
+// prove has Entra say that a certificate is the application's: once it is in the
+// keychain, setup would add it.
+func (t *taking) prove(ctx context.Context, cert entra.Certificate) error {
+	if err := checkTime(cert, t.rec.ClientID, "", t.m.now()); err != nil {
+		return err
+	}
+	c, err := t.Entra(t.cloud, t.rec.Tenant)
+	if err != nil {
+		return err
+	}
+	_, err = c.ClientAssertion(ctx, t.rec.ClientID, cert.Assertion(t.rec.CertificateAlg, t.m.now), exchangeScope(t.cloud))
+	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Refused {
+		return &MoveError{Record: t.rec, Why: CertificateRefused, Err: err}
+	}
+	return err
+}
+
 // keepSignIn keeps a sign-in that has come, unless the one of its id here is as
-// new: registry → keychain → registry, as [Manager.KeepSignIn] does. Both machines
-// may use it: a refresh token stays good when the other one gets the next.
-func (im *Importer) keepSignIn(ctx context.Context, m *Manager, moved movedSignIn) (newer bool, err error) {
+// new. Entra says whose it is, since a person who signs in here takes up what is
+// theirs. Then registry → keychain → registry, as [Manager.KeepSignIn] does. Both
+// machines may use it: a refresh token stays good when the other one gets the
+// next.
+func (im *Importer) keepSignIn(ctx context.Context, m *Manager, cloud config.Cloud, moved movedSignIn) (newer bool, err error) {
+	s, err := im.Registry.Load()
+	if err != nil {
+		return false, err
+	}
+	if now := s.signIn(moved.ID); now != nil && !now.Since.Before(moved.Since) {
+		return false, nil
+	}
+	c, err := im.Entra(cloud, moved.Tenant)
+	if err != nil {
+		return false, err
+	}
+	tok, err := c.RefreshToken(ctx, moved.ClientID, moved.refresh, moved.scope(cloud))
+	if needsSignIn(err) {
+		err = &MoveError{Record: Record{Name: cmp.Or(moved.Username, moved.ID)}, Why: SignInEnded, Err: err}
+	}
+	if err != nil {
+		return false, err
+	}
 	si := moved.SignIn
-	si.Profiles, si.Former, si.Keychain, si.Since = nil, "", im.Keychain, time.Time{}
-	newer = true
+	si.Profiles, si.Former, si.Keychain, si.Since, si.Ended, si.Why = nil, "", im.Keychain, time.Time{}, time.Time{}, ""
+	si.Username, si.ObjectID = tok.Identity.Username, tok.Identity.ObjectID
 	err = im.Registry.Update(ctx, func(s *State) error {
-		switch now := s.signIn(si.ID); {
+		now := s.signIn(si.ID)
+		switch {
 		case now == nil:
 			s.putSignIn(si)
-		case now.Since.Before(moved.Since):
-			si.Keychain, si.Former, si.Profiles, si.Since = now.Keychain, now.Former, now.Profiles, now.Since
+		case now.ObjectID != "" && !strings.EqualFold(now.ObjectID, si.ObjectID):
+			return &MoveError{Record: Record{Name: cmp.Or(moved.Username, moved.ID)}, Why: DiffersHere}
 		default:
-			newer = false
+			si.Keychain, si.Former = now.Keychain, now.Former
 		}
 		return nil
 	})
-	if err != nil || !newer {
+	if err != nil {
 		return false, err
 	}
 	store, err := newSignInStore(im.Registry, im.Keychains, si)
@@ -323,7 +368,11 @@ func (im *Importer) keepSignIn(ctx context.Context, m *Manager, moved movedSignI
 		return false, err
 	}
 	defer unlock()
-	if err := store.Save(ctx, moved.refresh); err != nil {
+	refresh := tok.Refresh
+	if refresh.IsZero() {
+		refresh = moved.refresh
+	}
+	if err := store.Save(ctx, refresh); err != nil {
 		return false, fmt.Errorf("keep the sign-in: %w", err)
 	}
 	return true, im.Registry.Update(ctx, func(s *State) error {
@@ -331,7 +380,7 @@ func (im *Importer) keepSignIn(ctx context.Context, m *Manager, moved movedSignI
 		if now == nil {
 			return &SignInError{Profile: m.Profile.Name} // forgotten meanwhile
 		}
-		now.Since, now.Scopes, now.Tenant, now.Ended, now.Why = moved.Since, moved.Scopes, moved.Tenant, moved.Ended, moved.Why
+		now.Since, now.Scopes, now.Tenant, now.Ended, now.Why = moved.Since, moved.Scopes, moved.Tenant, time.Time{}, ""
 		return nil
 	})
 }

@@ -55,6 +55,10 @@ func adviseMove(err error) (advice, bool) {
 		return advice{wrongUsage, "add [clouds." + e.Record.Cloud + "] to the configuration (o365pw config path), then run the same import again"}, true
 	case apppassword.NoCertificate:
 		return advice{wrongUsage, "copy the PEM file here, name it in a profile with this client_id (certificate = \"…\"), then run the same import again"}, true
+	case apppassword.SignInEnded:
+		return advice{signInRequired, "sign in on the machine that it comes from (o365pw login), export it again, and import that"}, true
+	case apppassword.CertificateRefused:
+		return advice{signInRequired, "see on the machine that it comes from whether it works there: o365pw doctor"}, true
 	}
 	return advice{failed, "make a new app password here: o365pw create --backing certificate"}, true
 }

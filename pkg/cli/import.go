@@ -19,6 +19,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
@@ -290,7 +291,7 @@ func (a *app) runImport(ctx context.Context, file string, o importOptions) error
 	}
 	im := apppassword.Importer{
 		Registry: apppassword.Registry{Dir: l.stateDir}, Keychains: l.keychains, Keychain: l.kind,
-		Cloud: l.cloud, CertificateFile: l.certificateFile, Now: a.Now, Warn: a.warn,
+		Cloud: l.cloud, CertificateFile: l.certificateFile, Entra: a.importEntra, Now: a.Now, Warn: a.warn,
 	}
 	arrivals, err := im.Import(ctx, parcel)
 	if err != nil {
@@ -341,6 +342,16 @@ func (a *app) showTables(errs []error) {
 			fmt.Fprintf(a.Stderr, "    %s\n", printable(strings.TrimRight(line, "\n")))
 		}
 	}
+}
+
+// importEntra is asked about sign-ins and certificates that are new here.
+func (a *app) importEntra(cloud config.Cloud, tenant string) (*entra.Client, error) {
+	h, err := a.cloudHTTP(cloud)
+	if err != nil {
+		return nil, err
+	}
+	a.progress.set("asking Entra whether it takes what has come")
+	return a.entraClient(h, cloud, tenant), nil
 }
 
 func (l landing) cloud(name string) (config.Cloud, error) {
