@@ -353,7 +353,7 @@ func TestImportRefusals(t *testing.T) {
 	two := f.packed(t, rec, f.made(t, "another"))
 	two = rewritten(t, two, func(p *parcelFile) { p.AppPasswords[0].Cloud = "moon" })
 	all, err := o.Import(t.Context(), two)
-	if err != nil || len(all) != 2 || all[0].Err != nil || why(all[1].Err) != UnknownCloud {
+	if err != nil || len(all) != 2 || why(all[0].Err) != UnknownCloud || all[1].Err != nil {
 		t.Errorf("%+v %v", all, err)
 	}
 	o.agreed(t, 1)

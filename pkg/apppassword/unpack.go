@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -65,10 +64,8 @@ func (im *Importer) Import(ctx context.Context, p Parcel) ([]Arrival, error) {
 	if err := im.clearAway(ctx); err != nil {
 		im.warn("%v", err)
 	}
-	recs := slices.Clone(p.Records)
-	slices.SortFunc(recs, func(a, b Record) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
 	var all []Arrival
-	for _, rec := range recs {
+	for _, rec := range p.Records {
 		a := Arrival{Record: rec}
 		if a.Err = ctx.Err(); a.Err == nil {
 			a = im.take(ctx, k, p, rec)

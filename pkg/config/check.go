@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -57,7 +58,7 @@ func checkText(name string, data []byte) (*Config, []*Error) {
 	r.prune(nil, content)
 	// What is left has the right types, and is read like a file of its own.
 	var f file
-	if text, err := toml.Marshal(content); err == nil && toml.Unmarshal(text, &f) == nil {
+	if b, err := json.Marshal(content); err == nil && json.Unmarshal(b, &f) == nil {
 		r.config(f)
 	}
 	if len(r.faults) == 0 {
