@@ -201,10 +201,10 @@ func (s *State) remove(id string) {
 	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
 }
 
-// mark notes that the app password is revoked, if that is not noted yet.
-func (s *State) mark(id string, now time.Time) {
+// mark notes that the app passwords are revoked, where that is not noted yet.
+func (s *State) mark(ids []string, now time.Time) {
 	for i := range s.AppPasswords {
-		if s.AppPasswords[i].ID == id && s.AppPasswords[i].Revoked.IsZero() {
+		if slices.Contains(ids, s.AppPasswords[i].ID) && s.AppPasswords[i].Revoked.IsZero() {
 			s.AppPasswords[i].Revoked = now.UTC().Truncate(time.Second)
 		}
 	}

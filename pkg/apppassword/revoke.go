@@ -2,7 +2,9 @@ package apppassword
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,52 +52,120 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // [*HalfRevokedError] when only the keychain item or the registry entry is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
-	if e.Local() {
-		return m.revokeLocal(ctx, e)
-	}
-	if e.Status == RemoteOnly {
-		settled, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
-		if err == nil && !settled {
-			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
-		}
-		return err
-	}
-	if !e.Remote && !m.reaches(e.Tenant, e.ClientID) {
-		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
-	}
+	return m.revoke(ctx, []Entry{e})[0]
+}
+
+// revoke is Revoke for several entries, which are all of one application, or all
+// on this machine alone. The errors are in their order; a [*NotTriedError] is of
+// those that the end of ctx came before.
+func (m *Manager) revoke(ctx context.Context, entries []Entry) []error {
+	errs := make([]error, len(entries))
+	marked := map[string]bool{}
+	var markErr error
 	// The mark shuts the mail client out at the gateway, before Graph's reads
 	// agree and even if the keychain makes trouble.
-	var marked error
-	mark := func() {
-		marked = m.settle(ctx, func(s *State) { s.mark(e.ID, m.now()) })
-	}
-	settled := true
-	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more
-		made := e.Created
-		if e.Verified {
-			made = time.Time{} // Entra has known it: what Graph lacks is gone
+	mark := func(ids []string) {
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return marked[id] })
+		if len(ids) == 0 {
+			return
 		}
-		var err error
-		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, made, mark); err != nil {
-			return err
+		if markErr = m.settle(ctx, func(s *State) { s.mark(ids, m.now()) }); markErr == nil {
+			for _, id := range ids {
+				marked[id] = true
+			}
 		}
 	}
-	if mark(); marked != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: marked}
+	watched := m.takeOff(ctx, entries, errs, mark)
+
+	here := func(i int) bool { return errs[i] == nil && entries[i].Status != RemoteOnly }
+	var ids []string
+	for i, e := range entries {
+		if here(i) {
+			ids = append(ids, e.ID)
+		}
 	}
-	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+	mark(ids)
+	var gone []Entry
+	for i, e := range entries {
+		switch {
+		case !here(i):
+		case !marked[e.ID] && e.Local():
+			errs[i] = markErr
+		case !marked[e.ID]:
+			errs[i] = &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: markErr}
+		default:
+			if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
+				errs[i] = &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+				continue
+			}
+			gone = append(gone, e)
+		}
+	}
+	if len(gone) == 0 {
+		return errs
 	}
 	err := m.settle(ctx, func(s *State) {
-		if s.remove(e.ID); !settled {
-			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
-				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Watched: true})
+		for _, e := range gone {
+			s.remove(e.ID)
+		}
+		for _, p := range watched {
+			s.note(p)
 		}
 	})
-	if err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
+	for i, e := range entries {
+		if err != nil && here(i) {
+			errs[i] = &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
+		}
 	}
-	return nil
+	if err == nil && slices.ContainsFunc(gone, func(e Entry) bool { return e.SignIn != "" }) {
+		m.sweepSignIns(ctx)
+	}
+	return errs
+}
+
+// takeOff removes the credentials from their application, and gives notes of
+// those that may yet turn up. mark is told of those that Graph has taken and
+// this machine knows.
+func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, mark func(ids []string)) (watched []Pending) {
+	made, index := map[string]time.Time{}, map[string]int{}
+	var ids []string
+	for i, e := range entries {
+		remoteOnly := e.Status == RemoteOnly
+		switch {
+		case e.Local():
+		case !remoteOnly && !e.Remote && !m.reaches(e.Tenant, e.ClientID):
+			errs[i] = &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
+		case remoteOnly || e.Remote || e.Revoked.IsZero(): // else Graph had taken it, and shows it no more
+			ids = append(ids, e.ID)
+			index[e.ID], made[e.ID] = i, e.Created
+			if e.Verified && !remoteOnly {
+				made[e.ID] = time.Time{} // Entra has known it: what Graph lacks is gone
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	settled, failed := m.removeCredentials(ctx, entries[index[ids[0]]].ClientID, made, ids, func(taken []string) {
+		mark(slices.DeleteFunc(slices.Clone(taken), func(id string) bool { return entries[index[id]].Status == RemoteOnly }))
+	})
+	for n, id := range ids {
+		i := index[id]
+		e, err := entries[i], failed[n]
+		_, asked := errors.AsType[*graph.Error](err)
+		_, unconfirmed := errors.AsType[*graph.UnconfirmedError](err)
+		switch {
+		case err != nil && ctx.Err() != nil && !asked && !unconfirmed:
+			err = &NotTriedError{Err: ctx.Err()}
+		case err == nil && !settled[id] && e.Status == RemoteOnly:
+			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
+		case err == nil && !settled[id]:
+			watched = append(watched, Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
+				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Watched: true})
+		}
+		errs[i] = err
+	}
+	return watched
 }
 
 // settle writes to the registry what Graph has done already: an interrupt must
