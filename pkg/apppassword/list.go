@@ -16,6 +16,10 @@ type Entry struct {
 	Status  Status
 	Remote  bool // Graph shows the credential
 	LastUse LastUse
+
+	// RemoteUse is the last sign-in with the credential behind it, by Graph's
+	// report; zero: unknown, or not asked for. See [Fleet.RemoteUse].
+	RemoteUse time.Time
 }
 
 // Local lists the profile's app passwords of this machine, by the registry

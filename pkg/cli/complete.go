@@ -27,7 +27,8 @@ func (a *app) completeNames(cmd *cobra.Command, args []string, toComplete string
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	profile := ""
-	if cfg, err := a.loadConfig(); err == nil {
+	all, _ := cmd.Flags().GetBool("all-profiles") // false where there is no such flag
+	if cfg, err := a.loadConfig(); err == nil && !all {
 		if p, err := config.Resolve(cfg, a.profile, a.Getenv); err == nil {
 			profile = p.Name
 		}

@@ -73,6 +73,10 @@ type appPasswordJSON struct {
 	Decoy            bool     `json:"decoy"`
 	LastUsedProtocol string   `json:"lastUsedProtocol"` // empty: never used
 	LastUsedAddress  string   `json:"lastUsedAddress"`
+
+	// RemoteLastUsed is the last sign-in with what stands behind it, as Graph's
+	// report has it: absent where that is unknown, and without --remote-use.
+	RemoteLastUsed *time.Time `json:"remoteLastUsed,omitempty"`
 }
 
 func toJSON(e apppassword.Entry) appPasswordJSON {
@@ -82,6 +86,7 @@ func toJSON(e apppassword.Entry) appPasswordJSON {
 		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
 		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy,
 		LastUsed: utc(e.LastUse.Time), LastUsedProtocol: e.LastUse.Protocol, LastUsedAddress: e.LastUse.Address,
+		RemoteLastUsed: utc(e.RemoteUse),
 	}
 }
 
@@ -183,12 +188,6 @@ func csvHeader(password bool) []string {
 
 // csvRow is an app password, with its password where the header names one.
 func csvRow(v withPassword, password bool) []string {
-	date := func(t *time.Time) string {
-		if t == nil {
-			return ""
-		}
-		return t.Format(time.RFC3339)
-	}
 	p := v.AppPassword
 	var nets []string
 	for _, n := range p.Networks {
@@ -201,6 +200,14 @@ func csvRow(v withPassword, password bool) []string {
 	}
 	return append(row, strconv.FormatBool(p.ReadOnly), strings.Join(p.From, " "), strconv.Itoa(p.MaxPerHour), p.LoginName,
 		strconv.FormatBool(p.Decoy), p.LastUsedProtocol, p.LastUsedAddress)
+}
+
+// date is a time in RFC 3339; empty where there is none.
+func date(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Format(time.RFC3339)
 }
 
 func (a *app) printCSV(header []string, rows [][]string) error {
