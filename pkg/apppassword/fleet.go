@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 )
@@ -355,39 +354,4 @@ func (f *Fleet) Interrupted() ([]Pending, error) {
 		notes = append(notes, n...)
 	}
 	return notes, nil
-}
-
-// RemoteUse gives when the credential behind each entry was last used to sign
-// in, by id, as Graph's report knows it: see [graph.Client.CredentialUse]. List
-// must have been called. An application whose report cannot be read is left out,
-// with an error as List has them.
-func (f *Fleet) RemoteUse(ctx context.Context) (map[string]time.Time, []error) {
-	var apps []string
-	for id := range f.readers {
-		apps = append(apps, id)
-	}
-	slices.Sort(apps)
-	f.Managers[0].progress("reading the report on sign-ins")
-	used := map[string]time.Time{}
-	var mu sync.Mutex
-	errs := make([]error, len(apps))
-	each(apps, func(id string) {
-		m := f.readers[id]
-		if m.Reports == nil {
-			return
-		}
-		of, err := m.Reports.CredentialUse(ctx, id)
-		mu.Lock()
-		defer mu.Unlock()
-		if err != nil && len(f.Managers) > 1 {
-			err = &ProfileError{Profile: m.Profile.Name, Err: err}
-		}
-		errs[slices.Index(apps, id)] = err
-		for key, at := range of {
-			if !at.IsZero() {
-				used[key] = at
-			}
-		}
-	})
-	return used, slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 }

@@ -83,7 +83,7 @@ Exchange Online takes only OAuth 2.0.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newAudit(a))
+	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newPrune(a), newAudit(a))
 	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
 	add("gateway", newServe(a), newSessions(a))
 	add("try", newDemo(a), newSandbox(a))
