@@ -334,8 +334,12 @@ func (e *NotTriedError) Unwrap() error { return e.Err }
 // Recover is [Manager.Recover] for all profiles; localOnly as
 // [Manager.RecoverLocal].
 func (f *Fleet) Recover(ctx context.Context, localOnly bool) error {
+	noting, err := f.noting()
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, m := range f.Managers {
+	for _, m := range noting {
 		if err := m.recover(ctx, localOnly); err != nil {
 			errs = append(errs, err)
 		}
@@ -345,8 +349,12 @@ func (f *Fleet) Recover(ctx context.Context, localOnly bool) error {
 
 // Interrupted is [Manager.Interrupted] for all profiles.
 func (f *Fleet) Interrupted() ([]Pending, error) {
+	noting, err := f.noting()
+	if err != nil {
+		return nil, err
+	}
 	var notes []Pending
-	for _, m := range f.Managers {
+	for _, m := range noting {
 		n, err := m.Interrupted()
 		if err != nil {
 			return nil, err
@@ -354,4 +362,13 @@ func (f *Fleet) Interrupted() ([]Pending, error) {
 		notes = append(notes, n...)
 	}
 	return notes, nil
+}
+
+// noting are the managers that the registry has notes for.
+func (f *Fleet) noting() ([]*Manager, error) {
+	s, err := f.Managers[0].Registry.Load()
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(f.Managers), func(m *Manager) bool { return len(m.notes(s)) == 0 }), nil
 }
