@@ -81,7 +81,7 @@ func (f *Fleet) Local() ([]Entry, error) {
 		return nil, err
 	}
 	// Last uses that cannot be read are missing; the gateway complains of them.
-	used, _ := Usage{Dir: registry.Dir}.Load()
+	used, _ := Usage(registry).Load()
 	var out []Entry
 	for _, r := range s.AppPasswords {
 		if f.owner(r) != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
@@ -152,12 +153,13 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 // Graph has not taken the removal of a credential so young that it may yet
 // appear: whoever calls leaves a note, so that it is removed then.
 func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, made time.Time) (settled bool, err error) {
+	keyID = strings.ToLower(keyID)
 	ok, errs := m.removeCredentials(ctx, clientID, map[string]time.Time{keyID: made}, []string{keyID}, nil)
 	return ok[keyID], errs[0]
 }
 
 // removeCredentials is removeCredential for several of one application, by when
-// each was made. taken, where not nil, is called with those whose removal Graph
+// each was made; key ids are in lower case. taken, where not nil, is called with those whose removal Graph
 // has taken, before it is confirmed.
 func (m *Manager) removeCredentials(ctx context.Context, clientID string, made map[string]time.Time, keyIDs []string, taken func(keyIDs []string)) (settled map[string]bool, errs []error) {
 	settled = map[string]bool{}

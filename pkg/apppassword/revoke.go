@@ -136,10 +136,11 @@ func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, ma
 		case !remoteOnly && !e.Remote && !m.reaches(e.Tenant, e.ClientID):
 			errs[i] = &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
 		case remoteOnly || e.Remote || e.Revoked.IsZero(): // else Graph had taken it, and shows it no more
-			ids = append(ids, e.ID)
-			index[e.ID], made[e.ID] = i, e.Created
+			id := strings.ToLower(e.ID) // as graph tells of it
+			ids = append(ids, id)
+			index[id], made[id] = i, e.Created
 			if e.Verified && !remoteOnly {
-				made[e.ID] = time.Time{} // Entra has known it: what Graph lacks is gone
+				made[id] = time.Time{} // Entra has known it: what Graph lacks is gone
 			}
 		}
 	}
@@ -147,7 +148,13 @@ func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, ma
 		return nil
 	}
 	settled, failed := m.removeCredentials(ctx, entries[index[ids[0]]].ClientID, made, ids, func(taken []string) {
-		mark(slices.DeleteFunc(slices.Clone(taken), func(id string) bool { return entries[index[id]].Status == RemoteOnly }))
+		var here []string
+		for _, id := range taken {
+			if e := entries[index[id]]; e.Status != RemoteOnly {
+				here = append(here, e.ID)
+			}
+		}
+		mark(here)
 	})
 	for n, id := range ids {
 		i := index[id]
