@@ -130,7 +130,7 @@ func TestDecoyIsRefusedWithItsRecord(t *testing.T) {
 	if _, _, err := v.Verify(t.Context(), "alice@contoso.com", c.Password, "imap", home); reason(t, err) != DecoyUsed {
 		t.Errorf("after the end it was given: %v", err)
 	}
-	if err := f.Registry.Update(t.Context(), func(s *State) error { s.mark(c.Record.ID, time.Now()); return nil }); err != nil {
+	if err := f.Registry.Update(t.Context(), func(s *State) error { s.mark([]string{c.Record.ID}, time.Now()); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if err := v.Load(t.Context()); err != nil {

@@ -235,7 +235,7 @@ func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err erro
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
 	m.progress("undoing")
-	settled, uerr := m.removeCredential(ctx, note.ClientID, keyID, note.Since, nil)
+	settled, uerr := m.removeCredential(ctx, note.ClientID, keyID, note.Since)
 	if uerr != nil {
 		return &LeftBehindError{Name: note.Name, KeyIDs: []string{keyID}, Cause: err, Undo: uerr}
 	}

@@ -131,27 +131,3 @@ func (m *Manager) clearLocal(ctx context.Context, note Pending) error {
 		return nil
 	})
 }
-
-// revokeLocal forgets an app password that is on this machine alone. It is
-// marked first, so that the gateway takes it for revoked even if the keychain
-// makes trouble.
-func (m *Manager) revokeLocal(ctx context.Context, e Entry) error {
-	if err := m.settle(ctx, func(s *State) { s.mark(e.ID, m.now()) }); err != nil {
-		return err
-	}
-	if now, rotated := m.rotated(e.ID); rotated {
-		return m.revokeLocal(ctx, now)
-	}
-	for _, id := range e.ids() {
-		if err := m.deleteItem(ctx, e.Keychain, id); err != nil {
-			return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
-		}
-	}
-	if err := m.settle(ctx, func(s *State) { s.remove(e.ID) }); err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
-	}
-	if e.SignIn != "" {
-		m.sweepSignIns(ctx)
-	}
-	return nil
-}

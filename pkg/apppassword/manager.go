@@ -21,6 +21,7 @@ type Manager struct {
 	Profile  config.Profile
 	Graph    *graph.Client
 	Policies *graph.Client // Graph with a token that may read policies; nil: policies are not read
+	Reports  *graph.Client // Graph with a token that may read reports on sign-ins; nil: they are not read
 	Entra    *entra.Client // for tokens of the new secret, in the profile's tenant
 	Registry Registry
 
@@ -63,19 +64,6 @@ func (m *Manager) warn(format string, args ...any) {
 	if m.Warn != nil {
 		m.Warn(format, args...)
 	}
-}
-
-// records are those of the registry that belong to the profile, or to its
-// application: the profile may have been renamed, or share the application
-// with another.
-func (m *Manager) records(s State) []Record {
-	var out []Record
-	for _, r := range s.AppPasswords {
-		if r.Profile == m.Profile.Name || strings.EqualFold(r.ClientID, m.Profile.ClientID) {
-			out = append(out, r)
-		}
-	}
-	return out
 }
 
 // reaches tells whether the profile's sign-in can see that application. A

@@ -331,7 +331,7 @@ func TestImportRefusals(t *testing.T) {
 		}
 	}
 	o.agreed(t, 1)
-	if err := o.Importer.Registry.Update(t.Context(), func(s *State) error { s.mark(rec.ID, time.Now()); return nil }); err != nil {
+	if err := o.Importer.Registry.Update(t.Context(), func(s *State) error { s.mark([]string{rec.ID}, time.Now()); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if a := o.takes(t, p); why(a.Err) != RevokedHere {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
@@ -105,7 +106,7 @@ func (m *Manager) clearAway(ctx context.Context, note Pending, s State) error {
 	done := len(ids) > 0
 	for _, id := range ids {
 		m.progress("clearing away what is left of %q", note.Name)
-		settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since, nil)
+		settled, err := m.removeCredential(ctx, note.ClientID, id, note.Since)
 		if done = done && settled; err != nil {
 			return err
 		}
@@ -153,18 +154,33 @@ func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, 
 // removeCredential takes the credential off the application and sees that it
 // is gone. One that is not there is removed already. settled is false where
 // Graph has not taken the removal of a credential so young that it may yet
-// appear: whoever calls leaves a note, so that it is removed then. taken, where
-// not nil, is called once Graph has taken the removal.
-func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, made time.Time, taken func()) (settled bool, err error) {
-	settled = m.now().Sub(made) > replication
-	err = m.Graph.RemovePassword(ctx, clientID, keyID, func() {
-		settled = true
+// appear: whoever calls leaves a note, so that it is removed then.
+func (m *Manager) removeCredential(ctx context.Context, clientID, keyID string, made time.Time) (settled bool, err error) {
+	keyID = strings.ToLower(keyID)
+	ok, errs := m.removeCredentials(ctx, clientID, map[string]time.Time{keyID: made}, []string{keyID}, nil)
+	return ok[keyID], errs[0]
+}
+
+// removeCredentials is removeCredential for several of one application, by when
+// each was made; key ids are in lower case. taken, where not nil, is called with those whose removal Graph
+// has taken, before it is confirmed.
+func (m *Manager) removeCredentials(ctx context.Context, clientID string, made map[string]time.Time, keyIDs []string, taken func(keyIDs []string)) (settled map[string]bool, errs []error) {
+	settled = map[string]bool{}
+	for id, at := range made {
+		settled[id] = m.now().Sub(at) > replication
+	}
+	errs = m.Graph.RemovePasswords(ctx, clientID, keyIDs, func(ids []string) {
+		for _, id := range ids {
+			settled[id] = true
+		}
 		if taken != nil {
-			taken()
+			taken(ids)
 		}
 	})
-	if ge, ok := errors.AsType[*graph.Error](err); ok && (ge.IsNoSuchCredential() || ge.IsNotFound()) {
-		err = nil
+	for i, err := range errs {
+		if ge, ok := errors.AsType[*graph.Error](err); ok && (ge.IsNoSuchCredential() || ge.IsNotFound()) {
+			errs[i] = nil
+		}
 	}
-	return settled, err
+	return settled, errs
 }

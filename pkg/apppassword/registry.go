@@ -217,11 +217,13 @@ func (s *State) remove(id string) {
 	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
 }
 
-// mark notes that the app password is revoked, if that is not noted yet. It may
-// have been rotated meanwhile.
-func (s *State) mark(id string, now time.Time) {
-	if r := s.holder(id); r != nil && r.Revoked.IsZero() {
-		r.Revoked = now.UTC().Truncate(time.Second)
+// mark notes that the app passwords are revoked, where that is not noted yet. They
+// may have been rotated meanwhile.
+func (s *State) mark(ids []string, now time.Time) {
+	for _, id := range ids {
+		if r := s.holder(id); r != nil && r.Revoked.IsZero() {
+			r.Revoked = now.UTC().Truncate(time.Second)
+		}
 	}
 }
 

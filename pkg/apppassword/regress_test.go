@@ -310,7 +310,7 @@ func TestVerifyLoadsAChangeOnce(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Fatalf("%v, %v", entries, err)
 	}
-	err = f.Registry.Update(t.Context(), func(s *State) error { s.mark(entries[0].ID, time.Now()); return nil })
+	err = f.Registry.Update(t.Context(), func(s *State) error { s.mark([]string{entries[0].ID}, time.Now()); return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

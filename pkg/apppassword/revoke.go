@@ -2,9 +2,11 @@ package apppassword
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 )
@@ -48,106 +50,223 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // [*HalfRevokedError] when only the keychain item or the registry entry is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
-	e, err := m.asItIs(ctx, e)
-	if err != nil {
-		return err
-	}
-	if e.Local() {
-		return m.revokeLocal(ctx, e)
-	}
-	if e.Status == RemoteOnly {
-		settled, err := m.removeCredential(ctx, e.ClientID, e.ID, e.Created, nil)
-		if err == nil && !settled {
-			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
-		}
-		return err
-	}
-	if !e.Remote && !m.reaches(e.Tenant, e.ClientID) {
-		return &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
-	}
+	return m.revoke(ctx, []Entry{e})[0]
+}
+
+// revoke is Revoke for several entries, which are all of one application, or all
+// on this machine alone. The errors are in their order; a [*NotTriedError] is of
+// those that the end of ctx came before.
+func (m *Manager) revoke(ctx context.Context, entries []Entry) []error {
+	entries, errs := m.asTheyAre(ctx, entries)
+	marked := map[string]bool{}
+	var markErr error
 	// The mark shuts the mail client out at the gateway, before Graph's reads
 	// agree and even if the keychain makes trouble.
-	var marked error
-	mark := func() {
-		marked = m.settle(ctx, func(s *State) { s.mark(e.ID, m.now()) })
-	}
-	settled := true
-	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more
-		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, e.made(), mark); err != nil {
-			return err
+	mark := func(ids []string) {
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return marked[id] })
+		if len(ids) == 0 {
+			return
+		}
+		if markErr = m.settle(ctx, func(s *State) { s.mark(ids, m.now()) }); markErr == nil {
+			for _, id := range ids {
+				marked[id] = true
+			}
 		}
 	}
-	if mark(); marked != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: marked}
-	}
-	if now, rotated := m.rotated(e.ID); rotated {
-		return m.Revoke(ctx, now)
-	}
-	oldSettled := true
-	if e.Previous != nil {
-		if oldSettled, err = m.removePrevious(ctx, e.Record); err != nil {
-			return &HalfRevokedError{Name: e.Name, Left: InEntra, Err: err}
+	watched := m.takeOff(ctx, entries, errs, mark)
+
+	here := func(i int) bool { return errs[i] == nil && entries[i].Status != RemoteOnly }
+	var ids []string
+	for i, e := range entries {
+		if here(i) {
+			ids = append(ids, e.ID)
 		}
 	}
-	for _, id := range e.ids() {
-		if err := m.deleteItem(ctx, e.Keychain, id); err != nil {
-			return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+	mark(ids)
+	for i, e := range entries {
+		switch {
+		case !here(i) || marked[e.ID]:
+		case e.Local():
+			errs[i] = markErr
+		default:
+			errs[i] = &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: markErr}
 		}
 	}
-	err = m.settle(ctx, func(s *State) {
-		if s.remove(e.ID); !settled {
-			s.note(m.watchFor(e.Record))
+	again := m.rotatedMeanwhile(ctx, entries, errs)
+	watched = append(watched, m.takeOffPrevious(ctx, entries, errs)...)
+	var gone []int
+	for i, e := range entries {
+		if !here(i) || slices.Contains(again, i) {
+			continue
 		}
-		if !oldSettled {
-			s.note(m.watchFor(e.previous()))
+		if err := m.deleteItems(ctx, e.Record); err != nil {
+			errs[i] = &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+			continue
+		}
+		gone = append(gone, i)
+	}
+	if len(gone) == 0 {
+		return errs
+	}
+	err := m.settle(ctx, func(s *State) {
+		for _, i := range gone {
+			s.remove(entries[i].ID)
+		}
+		for _, p := range watched {
+			s.note(p)
 		}
 	})
-	if err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
+	for _, i := range gone {
+		if err != nil {
+			errs[i] = &HalfRevokedError{Name: entries[i].Name, Left: InRegistry, Err: err}
+		}
+	}
+	if err == nil && slices.ContainsFunc(gone, func(i int) bool { return entries[i].SignIn != "" }) {
+		m.sweepSignIns(ctx)
+	}
+	return errs
+}
+
+func (m *Manager) deleteItems(ctx context.Context, rec Record) error {
+	for _, id := range rec.ids() {
+		if err := m.deleteItem(ctx, rec.Keychain, id); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// asItIs is the entry as the registry has it now, with its old password shut out
-// where a rotation has left one: it may have been rotated since it was listed,
-// while a person was asked.
-func (m *Manager) asItIs(ctx context.Context, e Entry) (Entry, error) {
-	if e.Status == RemoteOnly {
-		return e, nil
-	}
+// asTheyAre are the entries as the registry has them now, with their old
+// passwords shut out where a rotation has left one: they may have been rotated
+// since they were listed, while a person was asked. Those that cannot be told any
+// more have an error.
+func (m *Manager) asTheyAre(ctx context.Context, entries []Entry) (now []Entry, errs []error) {
+	now, errs = slices.Clone(entries), make([]error, len(entries))
 	s, err := m.Registry.Load()
 	if err != nil {
-		return e, nil // it keeps nobody from revoking in Entra
+		return now, errs // it keeps nobody from revoking in Entra
 	}
-	now := s.holder(e.ID)
-	switch {
-	case now != nil && now.ID != e.ID:
-		e.Remote = true // whatever was listed was listed of another id
-		fallthrough
-	case now != nil:
-		e.Record = *now
-	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Profile == e.Profile && sameName(r.Name, e.Name) }):
-		return e, fmt.Errorf("%s was changed meanwhile; look at it again, and run the command again", displayName(e))
+	var over []string
+	for i, e := range now {
+		if e.Status == RemoteOnly {
+			continue
+		}
+		r := s.holder(e.ID)
+		switch {
+		case r != nil && r.ID != e.ID:
+			now[i].Remote = true // whatever was listed was listed of another id
+			fallthrough
+		case r != nil:
+			now[i].Record = *r
+		case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Profile == e.Profile && sameName(r.Name, e.Name) }):
+			errs[i] = fmt.Errorf("%s was changed meanwhile; look at it again, and run the command again", displayName(e))
+			continue
+		}
+		if p := now[i].Previous; p != nil && p.Ended.IsZero() {
+			over = append(over, p.ID)
+		}
 	}
-	if e.Previous != nil && e.Previous.Ended.IsZero() {
+	if len(over) > 0 {
 		// One that cannot be written will not take the mark either, which is told.
-		_ = m.settle(ctx, func(s *State) { s.end(e.Previous.ID, m.now()) })
+		_ = m.settle(ctx, func(s *State) {
+			for _, id := range over {
+				s.end(id, m.now())
+			}
+		})
 	}
-	return e, nil
+	return now, errs
 }
 
-// rotated is the app password as it is where it was rotated while id was being
-// revoked.
-func (m *Manager) rotated(id string) (Entry, bool) {
+// rotatedMeanwhile revokes those that were rotated while they were being revoked,
+// as they are now, and tells which they are.
+func (m *Manager) rotatedMeanwhile(ctx context.Context, entries []Entry, errs []error) (which []int) {
 	s, err := m.Registry.Load()
 	if err != nil {
-		return Entry{}, false // what comes next needs it, and says so
+		return nil // what comes next needs it, and says so
 	}
-	now := s.holder(id)
-	if now == nil || now.ID == id {
-		return Entry{}, false
+	var again []Entry
+	for i, e := range entries {
+		if now := s.holder(e.ID); errs[i] == nil && e.Status != RemoteOnly && now != nil && now.ID != e.ID {
+			which = append(which, i)
+			again = append(again, Entry{Record: *now, Status: now.LocalStatus(m.now()), Remote: true})
+		}
 	}
-	return Entry{Record: *now, Status: now.LocalStatus(m.now()), Remote: true}, true
+	if len(again) > 0 {
+		for n, err := range m.revoke(ctx, again) {
+			errs[which[n]] = err
+		}
+	}
+	return which
+}
+
+// takeOffPrevious removes from their application what rotations have left, and
+// gives notes as takeOff does.
+func (m *Manager) takeOffPrevious(ctx context.Context, entries []Entry, errs []error) []Pending {
+	var olds []Entry
+	var of []int
+	for i, e := range entries {
+		if errs[i] == nil && e.Previous != nil && !e.Local() {
+			olds, of = append(olds, Entry{Record: e.previous(), Status: Active, Remote: true}), append(of, i)
+		}
+	}
+	oldErrs := make([]error, len(olds))
+	watched := m.takeOff(ctx, olds, oldErrs, func([]string) {})
+	for n, err := range oldErrs {
+		if err != nil {
+			errs[of[n]] = &HalfRevokedError{Name: olds[n].Name, Left: InEntra, Err: err}
+		}
+	}
+	return watched
+}
+
+// takeOff removes the credentials from their application, and gives notes of
+// those that may yet turn up. mark is told of those that Graph has taken and
+// this machine knows. Those that have an error are left out.
+func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, mark func(ids []string)) (watched []Pending) {
+	made, index := map[string]time.Time{}, map[string]int{}
+	var ids []string
+	for i, e := range entries {
+		remoteOnly := e.Status == RemoteOnly
+		switch {
+		case e.Local() || errs[i] != nil:
+		case !remoteOnly && !e.Remote && !m.reaches(e.Tenant, e.ClientID):
+			errs[i] = &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
+		case remoteOnly || e.Remote || e.Revoked.IsZero(): // else Graph had taken it, and shows it no more
+			id := strings.ToLower(e.ID) // as graph tells of it
+			ids = append(ids, id)
+			if index[id], made[id] = i, e.made(); remoteOnly {
+				made[id] = e.Created
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	settled, failed := m.removeCredentials(ctx, entries[index[ids[0]]].ClientID, made, ids, func(taken []string) {
+		var here []string
+		for _, id := range taken {
+			if e := entries[index[id]]; e.Status != RemoteOnly {
+				here = append(here, e.ID)
+			}
+		}
+		mark(here)
+	})
+	for n, id := range ids {
+		i := index[id]
+		e, err := entries[i], failed[n]
+		_, asked := errors.AsType[*graph.Error](err)
+		_, unconfirmed := errors.AsType[*graph.UnconfirmedError](err)
+		switch {
+		case err != nil && ctx.Err() != nil && !asked && !unconfirmed:
+			err = &NotTriedError{Err: ctx.Err()}
+		case err == nil && !settled[id] && e.Status == RemoteOnly:
+			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
+		case err == nil && !settled[id]:
+			watched = append(watched, m.watchFor(e.Record))
+		}
+		errs[i] = err
+	}
+	return watched
 }
 
 // settle writes to the registry what Graph has done already: an interrupt must

@@ -281,8 +281,9 @@ func (m *Manager) FinishRotation(ctx context.Context, arg string) (Entry, bool, 
 // be, and not gone.
 func (m *Manager) unfinished(s State) []Record {
 	var out []Record
-	for _, r := range m.records(s) {
-		if r.overlap() && r.Previous.Over(m.now()) {
+	mine := Fleet{Managers: []*Manager{m}}
+	for _, r := range s.AppPasswords {
+		if mine.owner(r) != nil && r.overlap() && r.Previous.Over(m.now()) {
 			out = append(out, r)
 		}
 	}
@@ -358,7 +359,7 @@ func (m *Manager) removePrevious(ctx context.Context, rec Record) (settled bool,
 		return false, &OtherTenantError{Name: rec.Name, Tenant: rec.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
 	}
 	was := rec.previous()
-	return m.removeCredential(ctx, rec.ClientID, was.ID, was.made(), nil)
+	return m.removeCredential(ctx, rec.ClientID, was.ID, was.made())
 }
 
 // watchFor is the note of a credential that may turn up although it was removed.

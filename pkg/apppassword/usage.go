@@ -22,7 +22,7 @@ const (
 	// usageInterval is the shortest time between two writes: a last use is no
 	// older on the disk than this, and a busy gateway does not wear it out.
 	usageInterval = time.Minute
-	// usageEnd bounds the last write, when the gateway stops.
+	// usageEnd bounds a write, for which a gateway that stops waits.
 	usageEnd = 5 * time.Second
 )
 
@@ -53,6 +53,9 @@ type UsageState struct {
 	// and protocol. Of one that was used before this was noted, all count as
 	// used then.
 	Protocols map[string]map[string]time.Time
+	// Since is from when on last uses are known; zero: none was ever noted, or
+	// by a version that did not note this.
+	Since time.Time
 }
 
 // note notes a use over a protocol.
@@ -74,6 +77,18 @@ func (s UsageState) noteAll(others map[string]map[string]time.Time) {
 	}
 }
 
+// KnownSince is from when on last uses are known, at the latest: zero where none
+// is.
+func (s UsageState) KnownSince() time.Time {
+	since := s.Since
+	for _, u := range s.LastUse {
+		if since.IsZero() || u.Time.Before(since) {
+			since = u.Time
+		}
+	}
+	return since
+}
+
 type usageFile struct {
 	Version      int                `json:"version"`
 	AppPasswords map[string]LastUse `json:"appPasswords"`
@@ -81,6 +96,7 @@ type usageFile struct {
 	// Protocols is always there: a file without was written by a program that
 	// does not note them, or loses them.
 	Protocols map[string]map[string]time.Time `json:"protocols"`
+	Since     time.Time                       `json:"since,omitzero"`
 }
 
 // Path is the usage file.
@@ -109,6 +125,7 @@ func (u Usage) Load() (UsageState, error) {
 	}
 	maps.Copy(s.LastUse, f.AppPasswords)
 	maps.Copy(s.Told, f.Told)
+	s.Since = f.Since
 	s.noteAll(f.Protocols)
 	if f.Protocols == nil {
 		for id, use := range s.LastUse {
@@ -121,7 +138,7 @@ func (u Usage) Load() (UsageState, error) {
 }
 
 func (u Usage) write(s UsageState) error {
-	b, err := json.MarshalIndent(usageFile{Version: usageVersion, AppPasswords: s.LastUse, Told: s.Told, Protocols: s.Protocols}, "", "  ")
+	b, err := json.MarshalIndent(usageFile{Version: usageVersion, AppPasswords: s.LastUse, Told: s.Told, Protocols: s.Protocols, Since: s.Since}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the last uses: %w", err)
 	}
@@ -261,13 +278,11 @@ func (r *UsageRecorder) Run(ctx context.Context) {
 		case <-ctx.Done():
 		case <-wake:
 		}
-		if ctx.Err() != nil {
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), usageEnd)
-			defer cancel()
-			r.save(end)
+		last := ctx.Err() != nil
+		r.save(ctx)
+		if last {
 			return
 		}
-		r.save(ctx)
 		select {
 		case <-ctx.Done():
 		case <-hurry:
@@ -276,8 +291,11 @@ func (r *UsageRecorder) Run(ctx context.Context) {
 	}
 }
 
-// save writes what was noted. On a failure Run is woken again.
+// save writes what was noted, also when ctx ends meanwhile: the gateway waits
+// for that, for usageEnd at most. On a failure Run is woken again.
 func (r *UsageRecorder) save(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), usageEnd)
+	defer cancel()
 	r.mu.Lock()
 	noted := UsageState{LastUse: maps.Clone(r.lastUse), Told: maps.Clone(r.told), Protocols: map[string]map[string]time.Time{}}
 	noted.noteAll(r.protocols.Protocols)
@@ -309,9 +327,13 @@ func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
 		return fmt.Errorf("write the last uses: %w", err)
 	}
 	defer unlock()
+	_, missing := os.Stat(r.Usage.Path())
 	s, damage := r.Usage.Load()
 	if damage != nil && !errors.Is(damage, errUsageDamaged) {
 		return damage
+	}
+	if damage != nil || errors.Is(missing, fs.ErrNotExist) {
+		s.Since = time.Now().UTC().Truncate(time.Second)
 	}
 	for id, use := range noted.LastUse {
 		if s.LastUse[id].precedes(use) {
@@ -326,6 +348,9 @@ func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
 		maps.DeleteFunc(s.LastUse, func(id string, _ LastUse) bool { return !known[id] })
 		maps.DeleteFunc(s.Told, func(id string, _ int) bool { return !known[id] })
 		maps.DeleteFunc(s.Protocols, func(id string, _ map[string]time.Time) bool { return !known[id] })
+	}
+	if since := s.KnownSince(); !s.Since.IsZero() {
+		s.Since = since
 	}
 	if err := r.Usage.write(s); err != nil {
 		return err

@@ -88,8 +88,8 @@ type app struct {
 
 	entraWait time.Duration // MaxWait of the clients of Entra
 
-	warningsMu sync.Mutex
-	warnings   []string // held back for the error object under -o json
+	warningsMu sync.Mutex // also lets one goroutine at a time warn
+	warnings   []string   // held back for the error object under -o json
 }
 
 // settleLimit is how long an interrupted command waits for a token request
@@ -143,9 +143,9 @@ func (a *app) note(format string, args ...any) {
 // goes on.
 func (a *app) warn(format string, args ...any) {
 	msg := printable(fmt.Sprintf(format, args...))
+	a.warningsMu.Lock()
+	defer a.warningsMu.Unlock()
 	if a.structured() {
-		a.warningsMu.Lock()
-		defer a.warningsMu.Unlock()
 		a.warnings = append(a.warnings, msg)
 		return
 	}

@@ -24,8 +24,8 @@ func auditLogIn(stateDir string) *audit.Log {
 // audited writes to the audit log what a command has done, also when it is
 // being interrupted. A log that cannot be written is told and fails nothing:
 // the deed is done. A machine without a state folder has no log, and gets none.
-func (a *app) audited(ctx context.Context, stateDir string, e audit.Entry) {
-	if stateDir == "" {
+func (a *app) audited(ctx context.Context, stateDir string, entries ...audit.Entry) {
+	if stateDir == "" || len(entries) == 0 {
 		return
 	}
 	if fi, err := os.Stat(stateDir); err != nil || !fi.IsDir() {
@@ -33,8 +33,11 @@ func (a *app) audited(ctx context.Context, stateDir string, e audit.Entry) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditLimit)
 	defer cancel()
-	e.Time, e.Actor = a.Now(), a.actor()
-	if err := auditLogIn(stateDir).Append(ctx, e); err != nil {
+	now, actor := a.Now(), a.actor()
+	for i := range entries {
+		entries[i].Time, entries[i].Actor = now, actor
+	}
+	if err := auditLogIn(stateDir).Append(ctx, entries...); err != nil {
 		a.warn("the audit log could not be written: %v", err)
 	}
 }

@@ -74,6 +74,10 @@ type appPasswordJSON struct {
 	LastUsedProtocol string   `json:"lastUsedProtocol"` // empty: never used
 	LastUsedAddress  string   `json:"lastUsedAddress"`
 
+	// RemoteLastUsed is the last sign-in with what stands behind it, as Graph's
+	// report has it: absent where that is unknown, and without --remote-use.
+	RemoteLastUsed *time.Time `json:"remoteLastUsed,omitempty"`
+
 	// Previous is what a rotation has replaced, as long as something of it is
 	// left; absent: nothing is.
 	Previous *previousJSON `json:"previous,omitempty"`
@@ -99,7 +103,8 @@ func toJSON(e apppassword.Entry) appPasswordJSON {
 		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
 		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy,
 		LastUsed: utc(e.LastUse.Time), LastUsedProtocol: e.LastUse.Protocol, LastUsedAddress: e.LastUse.Address,
-		Previous: toPrevious(e),
+		RemoteLastUsed: utc(e.RemoteUse),
+		Previous:       toPrevious(e),
 	}
 }
 
@@ -217,12 +222,6 @@ func csvHeader(password bool) []string {
 
 // csvRow is an app password, with its password where the header names one.
 func csvRow(v withPassword, password bool) []string {
-	date := func(t *time.Time) string {
-		if t == nil {
-			return ""
-		}
-		return t.Format(time.RFC3339)
-	}
 	p := v.AppPassword
 	var nets []string
 	for _, n := range p.Networks {
@@ -235,6 +234,14 @@ func csvRow(v withPassword, password bool) []string {
 	}
 	return append(row, strconv.FormatBool(p.ReadOnly), strings.Join(p.From, " "), strconv.Itoa(p.MaxPerHour), p.LoginName,
 		strconv.FormatBool(p.Decoy), p.LastUsedProtocol, p.LastUsedAddress)
+}
+
+// date is a time in RFC 3339; empty where there is none.
+func date(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.Format(time.RFC3339)
 }
 
 func (a *app) printCSV(header []string, rows [][]string) error {

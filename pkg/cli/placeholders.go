@@ -16,6 +16,11 @@ import (
 // advise is the table's advice, with what is known of this profile in its
 // commands.
 func (a *app) advise(err error) advice {
+	_, many := errors.AsType[*failedError](err)
+	if e, ok := errors.AsType[*apppassword.ProfileError](err); ok && !many && e.Profile != a.profile {
+		of := app{Env: a.Env, profile: e.Profile, configPath: a.configPath}
+		return of.advise(err)
+	}
 	adv := advise(err)
 	if explain.HasPlaceholders(adv.hint) {
 		adv.hint = explain.FillText(adv.hint, a.valuesFor(err))

@@ -76,15 +76,26 @@ func (a *app) open() (*session, error) {
 }
 
 // openProfile is open for a profile that need not be in the configuration.
-func (a *app) openProfile(p config.Profile, gw config.Gateway) (s *session, err error) {
-	s = &session{profile: p, gateway: gw}
-	if s.stateDir, err = config.StateDir(a.Getenv); err != nil {
-		if a.Getenv("O365PW_STATE") != "" {
-			return nil, err
-		}
-		s.stateDir = "" // list and revoke need none
+func (a *app) openProfile(p config.Profile, gw config.Gateway) (*session, error) {
+	dir, err := a.stateDir()
+	if err != nil {
+		return nil, err
 	}
-	keychains := a.keychains(s.stateDir)
+	return a.openWith(p, gw, dir, a.keychains(dir))
+}
+
+// stateDir is the state folder; empty where there is none, which list and
+// revoke do without.
+func (a *app) stateDir() (string, error) {
+	dir, err := config.StateDir(a.Getenv)
+	if err != nil && a.Getenv("O365PW_STATE") == "" {
+		return "", nil
+	}
+	return dir, err
+}
+
+func (a *app) openWith(p config.Profile, gw config.Gateway, stateDir string, keychains func(string) (secret.Keychain, error)) (s *session, err error) {
+	s = &session{profile: p, gateway: gw, stateDir: stateDir}
 	if s.keychain, err = keychains(p.Keychain); err != nil {
 		return nil, err
 	}
@@ -98,8 +109,9 @@ func (a *app) openProfile(p config.Profile, gw config.Gateway) (s *session, err 
 		Progress: func(what string) { a.progress.set("%s", what) },
 	}
 	policies := &graph.Client{BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.PolicyToken, Log: a.logger()}
+	reports := &graph.Client{BaseURL: p.Cloud.Graph, HTTP: s.http, UserAgent: userAgent(), Token: s.source.ReportToken, Log: a.logger(), Progress: s.graph.Progress}
 	s.manager = &apppassword.Manager{
-		Profile: p, Graph: s.graph, Policies: policies, Entra: s.entra, Keychains: keychains, Registry: apppassword.Registry{Dir: s.stateDir},
+		Profile: p, Graph: s.graph, Policies: policies, Reports: reports, Entra: s.entra, Keychains: keychains, Registry: apppassword.Registry{Dir: s.stateDir},
 		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
 	}
 	return s, nil

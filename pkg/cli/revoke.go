@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,15 +11,15 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
-	"github.com/o365pw/o365pw/pkg/audit"
 )
 
 type revokeOptions struct {
-	name     string
-	all      bool
-	yes      bool
-	ifExists bool
-	dryRun   bool
+	name        string
+	all         bool
+	allProfiles bool
+	yes         bool
+	ifExists    bool
+	dryRun      bool
 }
 
 func newRevoke(a *app) *cobra.Command {
@@ -34,11 +35,20 @@ forgotten, and nobody is asked. A running gateway closes the mail program's
 sessions at once; a gateway elsewhere at its next check, within a minute.
 
 On a terminal it asks first. Elsewhere it needs --yes. Works in CI, by name or
-id, with nothing of o365pw on the machine but the program.`,
+id, with nothing of o365pw on the machine but the program.
+
+Many at once: as arguments, or with - from standard input, one name or id a line
+(with --yes). --all-profiles looks for them in every profile. Several
+applications are worked on at the same time, each by one request after the
+other, and what Graph asks to wait all of them wait. A failure does not end the
+rest: one that is alone sets the exit code, several make it 1, and each is
+named. After Ctrl-C or a kill the same command goes on where that one ended.`,
 		Example: `  o365pw revoke "Outlook on Mac"
   o365pw revoke --name "Outlook on Mac" --yes --if-exists
   o365pw revoke 8d4e2c1a-5b1f-4d6e-9a53-0c7b6d1f2e3a --yes
-  o365pw revoke Scanner --all --dry-run`,
+  o365pw revoke Scanner --all --dry-run
+  o365pw revoke "Alice's phone" "Alice's laptop" --all-profiles --yes
+  o365pw list --expiring 7d -o json | jq -r '.appPasswords[].id' | o365pw revoke - --yes`,
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("name") {
@@ -47,12 +57,17 @@ id, with nothing of o365pw on the machine but the program.`,
 			if len(args) == 0 || slices.ContainsFunc(args, func(s string) bool { return strings.TrimSpace(s) == "" }) {
 				return &usageError{problem: "which app password? give its name or id", hint: "o365pw list"}
 			}
+			args, err := a.namesFrom(args, o)
+			if err != nil {
+				return err
+			}
 			return a.runRevoke(cmd.Context(), args, o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "name of the app password (the same as an argument)")
 	f.BoolVar(&o.all, "all", false, "where several credentials have the name: all of them")
+	f.BoolVar(&o.allProfiles, "all-profiles", false, "look in all profiles of the configuration")
 	f.BoolVar(&o.yes, "yes", false, "do not ask")
 	f.BoolVar(&o.ifExists, "if-exists", false, "a name that is not there is no error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be revoked, and change nothing")
@@ -68,77 +83,87 @@ type revokeResult struct {
 	Hint   string `json:"hint,omitempty"`
 }
 
+// namesFrom puts what standard input names in the place of "-".
+func (a *app) namesFrom(args []string, o revokeOptions) ([]string, error) {
+	i := slices.Index(args, "-")
+	if i < 0 {
+		return args, nil
+	}
+	if !o.yes && !o.dryRun {
+		return nil, &usageError{problem: "with - standard input is the names, and cannot be asked", hint: "add --yes to revoke without being asked, or --dry-run to see what would be"}
+	}
+	names := slices.Clone(args[:i])
+	lines := bufio.NewScanner(a.Stdin)
+	for lines.Scan() {
+		if name := strings.TrimSpace(lines.Text()); name != "" {
+			names = append(names, name)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read names from standard input: %w", err)
+	}
+	return append(names, slices.DeleteFunc(slices.Clone(args[i:]), func(s string) bool { return s == "-" })...), nil
+}
+
 func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) error {
 	if !o.yes && !o.dryRun && !a.interactive() {
 		return &usageError{problem: "there is no terminal to ask on", hint: "add --yes to revoke without being asked"}
 	}
-	s, err := a.open()
+	if len(args) == 0 {
+		a.note("standard input names no app password")
+		return a.printRevoked(nil)
+	}
+	f, err := a.openFleet(o.allProfiles)
 	if err != nil {
 		return err
 	}
-	entries, local, err := s.revocable(ctx, args, o)
+	entries, local, failures, err := a.revocable(ctx, f, args, o)
 	if err != nil {
 		return err
 	}
 	chosen, results, errs := chooseEntries(entries, args, o)
+	failures = append(failures, errs...)
 	if len(chosen) > 0 && !o.yes && !o.dryRun {
 		ok, err := a.confirm(ctx, revokeQuestion(chosen))
 		if err != nil {
 			return err
 		}
 		if !ok {
-			return a.failures(append(errs, errors.New("nothing was revoked")), 0, "revoked")
+			return a.failures(append(failures, errors.New("nothing was revoked")), 0, "revoked")
 		}
 	}
+	var outcome []error
+	if !o.dryRun {
+		outcome = a.remove(ctx, f, chosen, "revoked")
+	}
 	for i, e := range chosen {
-		if err := ctx.Err(); err != nil {
-			for _, left := range chosen[i:] {
-				results = append(results, revokeResult{Name: left.Name, ID: left.ID, Result: "failed", Error: "not tried: interrupted"})
-			}
-			errs = append(errs, fmt.Errorf("not tried, since interrupted: %d of %d: %w", len(chosen)-i, len(chosen), err))
-			break
-		}
 		r := revokeResult{Name: e.Name, ID: e.ID, Result: "would-revoke"}
 		if !o.dryRun {
-			r.Result = "revoked"
-			err := s.manager.Revoke(ctx, e)
-			if _, half := errors.AsType[*apppassword.HalfRevokedError](err); err == nil || half {
-				a.audited(ctx, s.stateDir, auditEntry(audit.Revoked, e.Record))
-			}
-			if err != nil {
-				r.Result, r.Error, r.Hint = "failed", err.Error(), a.advise(err).hint
-				errs = append(errs, fmt.Errorf("revoke %s: %w", nameOrID(e), err))
-			}
+			r.Result, r.Error, r.Hint = a.outcome(outcome[i], "revoked")
 		}
 		results = append(results, r)
 	}
-	// What an interrupted create left is the same kind of rubbish. Its failure
-	// is no failure of this revoke.
-	if !o.dryRun && ctx.Err() == nil {
-		recovers := s.manager.Recover
-		if local {
-			recovers = s.manager.RecoverLocal
-		}
-		if err := recovers(ctx); err != nil {
-			a.warn("%v", err)
-		}
+	// What an interrupted create left is the same kind of rubbish.
+	if !o.dryRun {
+		a.clearAway(ctx, f, local)
 	}
-	return errors.Join(a.printRevoked(results), a.failures(errs, len(results), "revoked"))
+	return errors.Join(a.printRevoked(results), a.removeFailures(ctx, chosen, outcome, failures, "revoked"))
 }
 
 // revocable lists what may be meant. Where every argument names what is on this
 // machine alone, nobody else has to be asked: local tells that Graph was not.
-func (s *session) revocable(ctx context.Context, args []string, o revokeOptions) (entries []apppassword.Entry, local bool, err error) {
-	here, err := s.manager.Local()
-	local = err == nil && !o.all && !slices.ContainsFunc(args, func(arg string) bool {
+// failed are profiles that could not be read.
+func (a *app) revocable(ctx context.Context, f *fleet, args []string, o revokeOptions) (entries []apppassword.Entry, local bool, failed []error, err error) {
+	here, err := f.Local()
+	local = err == nil && !o.all && len(f.failed) == 0 && !slices.ContainsFunc(args, func(arg string) bool {
 		e, err := apppassword.Match(here, arg)
 		return err != nil || !e.Local()
 	})
 	if local {
-		return here, true, nil
+		return here, true, nil, nil
 	}
-	entries, err = s.manager.List(ctx)
-	return entries, false, err
+	entries, failed, err = a.listFleet(ctx, f)
+	return entries, false, failed, err
 }
 
 // chooseEntries finds what the arguments name. An argument that fails does not
@@ -176,9 +201,16 @@ func nameOrID(e apppassword.Entry) string {
 	return quote(e.Name)
 }
 
+// listedToAsk is how many a question names.
+const listedToAsk = 50
+
 func revokeQuestion(chosen []apppassword.Entry) string {
 	var b strings.Builder
-	for _, e := range chosen {
+	for i, e := range chosen {
+		if i == listedToAsk {
+			fmt.Fprintf(&b, "  and %s more\n", thousands(len(chosen)-i))
+			break
+		}
 		fmt.Fprintf(&b, "  %s  %s", printable(nameOrID(e)), e.ID)
 		if len(e.Mailboxes) > 0 {
 			fmt.Fprintf(&b, "  %s", printable(strings.Join(e.Mailboxes, ", ")))
@@ -191,7 +223,7 @@ func revokeQuestion(chosen []apppassword.Entry) string {
 	if len(chosen) == 1 {
 		return b.String() + "Revoke this app password?"
 	}
-	return b.String() + fmt.Sprintf("Revoke these %d app passwords?", len(chosen))
+	return b.String() + fmt.Sprintf("Revoke these %s app passwords?", thousands(len(chosen)))
 }
 
 func (a *app) printRevoked(results []revokeResult) error {
@@ -239,7 +271,7 @@ func (a *app) printRevoked(results []revokeResult) error {
 }
 
 // failures names each failure of tried. Its exit code is theirs where they
-// agree. done is what could not be done: revoked, closed.
+// agree. done is what could not be done: revoked, closed, read.
 func (a *app) failures(errs []error, tried int, done string) error {
 	switch {
 	case len(errs) == 0:
@@ -250,7 +282,7 @@ func (a *app) failures(errs []error, tried int, done string) error {
 	first := a.advise(errs[0])
 	all := &failedError{code: first.code, hint: first.hint, errs: errs}
 	var msgs []string
-	for _, err := range errs {
+	for i, err := range errs {
 		adv := a.advise(err)
 		if adv.code != all.code {
 			all.code = failed
@@ -258,14 +290,15 @@ func (a *app) failures(errs []error, tried int, done string) error {
 		msgs = append(msgs, err.Error())
 		if !a.structured() {
 			a.warn("%v", err)
-			if adv.hint != "" {
+			// Many that have failed alike need their hint once.
+			if adv.hint != "" && (i+1 == len(errs) || a.advise(errs[i+1]).hint != adv.hint) {
 				fmt.Fprintf(a.Stderr, "hint: %s\n", printable(adv.hint))
 			}
 		}
 	}
 	all.msg = strings.Join(msgs, "; ")
 	if !a.structured() {
-		all.hint, all.msg = "", fmt.Sprintf("%d of %d could not be %s", len(errs), max(tried, len(errs)), done)
+		all.hint, all.msg = "", fmt.Sprintf("%s of %s could not be %s", thousands(len(errs)), thousands(max(tried, len(errs))), done)
 	}
 	return all
 }

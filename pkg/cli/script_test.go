@@ -168,6 +168,7 @@ func setupScript(e *testscript.Env) error {
 		"ADMIN_ID":                   id,
 		"ADMIN_SECRET":               secret,
 		"MAIL_CLIENT_ID":             client,
+		"MAIL_CLIENT_ID_2":           s.sandbox.MailApps()[len(s.sandbox.MailApps())-1], // where there are more
 		"LOGIN_CLIENT_ID":            s.sandbox.LoginClientID(),
 		"PERSONAL_CLIENT_ID":         s.sandbox.PersonalClientID(),
 		"TENANT":                     s.sandbox.Tenant,

@@ -17,12 +17,12 @@ import (
 type tokenSource struct {
 	a     *app
 	s     *session
-	cache entra.Cache
+	cache *entra.Cache
 }
 
 func newTokenSource(a *app, s *session) *tokenSource {
-	t := &tokenSource{a: a, s: s}
-	a.tokens = append(a.tokens, &t.cache)
+	t := &tokenSource{a: a, s: s, cache: new(entra.Cache)}
+	a.tokens = append(a.tokens, t.cache)
 	return t
 }
 
@@ -54,6 +54,12 @@ func (t *tokenSource) Token(ctx context.Context) (secret.Text, error) {
 // it: one permission more than needed would keep people from signing in.
 func (t *tokenSource) PolicyToken(ctx context.Context) (secret.Text, error) {
 	return t.scoped(ctx, "policies", t.s.profile.Cloud.GraphResource+"/Policy.Read.All")
+}
+
+// ReportToken gives an access token that may read reports on sign-ins, where an
+// administrator has consented to that.
+func (t *tokenSource) ReportToken(ctx context.Context) (secret.Text, error) {
+	return t.scoped(ctx, "reports", t.s.profile.Cloud.GraphResource+"/AuditLog.Read.All")
 }
 
 // scoped gives a token for Graph with a person's consent to scope; what has no

@@ -175,6 +175,9 @@ func FuzzDecodeApplication(f *testing.F) {
 		_, _ = decodePolicy([]byte(body))
 		_, _ = decodeOwnPolicy([]byte(body))
 		_, _ = decodeUser([]byte(body))
+		if u, err := decodeUse([]byte(body)); err == nil && u.keyID != strings.ToLower(u.keyID) {
+			t.Errorf("%+v", u)
+		}
 		_, _ = decodeRegistered(response{body: []byte(body)})
 		_, _ = decodePrincipal([]byte(body), clientID)
 		_, _ = decodeAssignment([]byte(body))

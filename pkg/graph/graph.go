@@ -70,6 +70,10 @@ type Client struct {
 	// and the clean-up after an unanswered AddPassword. 0 means 90 seconds.
 	ConfirmWait time.Duration
 
+	// Throttle is shared by Clients that work on one tenant at the same time; nil
+	// means that this one works alone.
+	Throttle *Throttle
+
 	// Log gets a line per request at debug level: method, URL without query,
 	// status, ids and time taken. nil means none.
 	Log *slog.Logger

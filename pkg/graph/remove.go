@@ -2,7 +2,6 @@ package graph
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,68 +42,146 @@ const (
 // the credential ends.
 // https://learn.microsoft.com/graph/api/application-removepassword
 func (c *Client) RemovePassword(ctx context.Context, appID, keyID string, taken func()) error {
-	base, err := c.applicationURL(appID)
-	if err != nil {
-		return err
+	var tell func([]string)
+	if taken != nil {
+		tell = func([]string) { taken() }
 	}
-	if !isGUID(keyID) {
-		return fmt.Errorf("key id %q is not a GUID", keyID)
-	}
-	keyID = strings.ToLower(keyID)
-	body, err := json.Marshal(struct {
-		KeyID string `json:"keyId"`
-	}{keyID})
-	if err != nil {
-		return fmt.Errorf("encode key id: %w", err)
-	}
-	r := request{method: http.MethodPost, url: base + "/removePassword", body: body}
+	return c.RemovePasswords(ctx, appID, []string{keyID}, tell)[0]
+}
 
-	b := c.budget()
-	resp, err := c.send(ctx, b, r)
-	// The first request may be throttled for as long as MaxWait; what follows
-	// has a limit of its own.
+// RemovePasswords is RemovePassword for several credentials of one application:
+// one request after the other, since Graph refuses writes on one application at
+// the same time, and the same reads confirm all. The errors are in the order of
+// keyIDs. A failure that is about the application or the service, rather than
+// about one credential, is that of those after it as well, which are not tried;
+// so is the end of ctx, as an error that is no *Error.
+//
+// taken, where not nil, is called with the credentials whose removal Graph has
+// taken, once for each, before any of them is confirmed.
+func (c *Client) RemovePasswords(ctx context.Context, appID string, keyIDs []string, taken func(keyIDs []string)) []error {
+	errs := make([]error, len(keyIDs))
+	base, err := c.applicationURL(appID)
+	var open []*removal
+	for i, id := range keyIDs {
+		switch {
+		case err != nil:
+			errs[i] = err
+		case !isGUID(id):
+			errs[i] = fmt.Errorf("key id %q is not a GUID", id)
+		default:
+			open = append(open, &removal{i: i, keyID: strings.ToLower(id)})
+		}
+	}
+	// The first requests may be throttled for as long as MaxWait each; what
+	// follows has a limit of its own.
+	open = c.removeFirst(ctx, base, open, errs, taken)
 	inner, cancel := context.WithTimeout(ctx, c.confirmWait())
 	defer cancel()
-	removed := false // Graph took it, or may have
-	for round := 1; ; round++ {
-		removed = removed || err == nil || resp.lost
-		if removed && taken != nil {
-			taken()
-			taken = nil
-		}
-		unconfirmed := &UnconfirmedError{AppID: appID, KeyID: keyID, Removed: removed}
-		if err != nil {
-			if e, ok := errors.AsType[*Error](err); !ok || !e.IsNoSuchCredential() {
-				if round == 1 {
-					return err
-				}
-				unconfirmed.Err = err
-				return unconfirmed
-			}
-		}
-		var gone bool
-		if gone, unconfirmed.Err = c.gone(inner, b, appID, keyID); unconfirmed.Err != nil {
-			return unconfirmed
-		}
-		start, shown := c.shown(keyID)
-		fresh := shown && time.Since(start) < young
-		switch {
-		case gone && (removed || shown && !fresh):
-			return nil
-		case gone && fresh && round >= roundsYoung:
-			return nil // it was there, and everything agrees that it is not now
-		case gone && !shown && round >= roundsUnknown:
-			return err
+	for round := 1; len(open) > 0; round++ {
+		b := open[0].budget
+		gone, err := c.gone(inner, b, appID, open)
+		open = slices.DeleteFunc(open, func(r *removal) bool {
+			var done bool
+			done, errs[r.i] = c.judge(r, appID, gone[r.keyID], err, round)
+			return done
+		})
+		if len(open) == 0 {
+			break
 		}
 		if round == 2 {
 			c.progress("waiting until the removal has reached all of Microsoft Graph")
 		}
-		if !sleep(inner, c.pause(min(round-1, 3))) {
-			unconfirmed.Err = interrupted(ctx)
-			return unconfirmed
+		waited := sleep(inner, c.pause(min(round-1, 3)))
+		var now []string
+		open = slices.DeleteFunc(open, func(r *removal) bool {
+			if !waited {
+				errs[r.i] = &UnconfirmedError{AppID: appID, KeyID: r.keyID, Removed: r.removed, Err: interrupted(ctx)}
+				return true
+			}
+			before := r.removed
+			c.removeOnce(inner, base, r)
+			if r.removed && !before {
+				now = append(now, r.keyID)
+			}
+			if e, ok := errors.AsType[*Error](r.err); r.err != nil && (!ok || !e.IsNoSuchCredential()) {
+				errs[r.i] = &UnconfirmedError{AppID: appID, KeyID: r.keyID, Removed: r.removed, Err: r.err}
+				return true
+			}
+			return false
+		})
+		if taken != nil && len(now) > 0 {
+			taken(now)
 		}
-		resp, err = c.send(inner, b, r)
 	}
+	return errs
+}
+
+// removal is one credential that RemovePasswords takes off.
+type removal struct {
+	i       int // in the list of the caller
+	keyID   string
+	budget  *budget
+	removed bool  // Graph took it, or may have
+	err     error // of the latest request
+}
+
+// removeFirst asks for each removal once, and gives those that are to be
+// confirmed.
+func (c *Client) removeFirst(ctx context.Context, base string, all []*removal, errs []error, taken func([]string)) (open []*removal) {
+	var now []string
+	var common error // of all that follow
+	for _, r := range all {
+		if common == nil && ctx.Err() != nil && r.i > 0 {
+			common = ended(ctx)
+		}
+		if common != nil {
+			errs[r.i] = common
+			continue
+		}
+		r.budget = c.budget()
+		c.removeOnce(ctx, base, r)
+		if r.removed {
+			now = append(now, r.keyID)
+		}
+		if e, ok := errors.AsType[*Error](r.err); r.err != nil && (!ok || !e.IsNoSuchCredential()) {
+			errs[r.i] = r.err
+			if !ok || e.Status == 0 && ctx.Err() == nil || e.IsUnauthorized() || e.IsForbidden() || e.IsNotFound() || e.IsThrottled() {
+				common = r.err
+			}
+			continue
+		}
+		open = append(open, r)
+	}
+	if taken != nil && len(now) > 0 {
+		taken(now)
+	}
+	return open
+}
+
+// removeOnce asks for the removal.
+func (c *Client) removeOnce(ctx context.Context, base string, r *removal) {
+	// A GUID needs no escaping.
+	resp, err := c.send(ctx, r.budget, request{method: http.MethodPost, url: base + "/removePassword", body: []byte(`{"keyId":"` + r.keyID + `"}`)})
+	r.removed, r.err = r.removed || err == nil || resp.lost, err
+}
+
+// judge tells whether a round of reads, or their error, settles the removal, and
+// how.
+func (c *Client) judge(r *removal, appID string, gone bool, reads error, round int) (done bool, err error) {
+	if reads != nil {
+		return true, &UnconfirmedError{AppID: appID, KeyID: r.keyID, Removed: r.removed, Err: reads}
+	}
+	start, shown := c.shown(r.keyID)
+	fresh := shown && time.Since(start) < young
+	switch {
+	case gone && (r.removed || shown && !fresh):
+		return true, nil
+	case gone && fresh && round >= roundsYoung:
+		return true, nil // it was there, and everything agrees that it is not now
+	case gone && !shown && round >= roundsUnknown:
+		return true, r.err
+	}
+	return false, nil
 }
 
 // interrupted is why ctx ended, or nil where it has not: then a limit within it
@@ -125,11 +202,11 @@ func (c *Client) ConfirmRemoved(ctx context.Context, appID, keyID string) error 
 	defer cancel()
 	b := c.budget()
 	for round := 1; ; round++ {
-		gone, err := c.gone(inner, b, appID, keyID)
+		gone, err := c.gone(inner, b, appID, []*removal{{keyID: strings.ToLower(keyID)}})
 		if err != nil {
 			return &UnconfirmedError{AppID: appID, KeyID: keyID, Err: err}
 		}
-		if gone {
+		if len(gone) > 0 {
 			return nil
 		}
 		if !sleep(inner, c.pause(min(round-1, 3))) {
@@ -138,20 +215,28 @@ func (c *Client) ConfirmRemoved(ctx context.Context, appID, keyID string) error 
 	}
 }
 
-// gone reads until one read shows the credential, or several in a row do not.
-func (c *Client) gone(ctx context.Context, b *budget, appID, keyID string) (bool, error) {
+// gone reads until each credential was shown by one read, or none of several in
+// a row has shown it: these it gives.
+func (c *Client) gone(ctx context.Context, b *budget, appID string, open []*removal) (map[string]bool, error) {
+	gone := map[string]bool{}
+	for _, r := range open {
+		gone[r.keyID] = true
+	}
 	for n := range agree {
 		// A short pause: reads at the same moment tend to meet the same replica.
 		if n > 0 && !sleep(ctx, c.pause(0)/10) {
-			return false, ended(ctx)
+			return nil, ended(ctx)
 		}
 		app, _, err := c.application(ctx, b, appID)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		if slices.ContainsFunc(app.PasswordCredentials, func(cred PasswordCredential) bool { return strings.EqualFold(cred.KeyID, keyID) }) {
-			return false, nil
+		for _, cred := range app.PasswordCredentials {
+			delete(gone, cred.KeyID)
+		}
+		if len(gone) == 0 {
+			break
 		}
 	}
-	return true, nil
+	return gone, nil
 }

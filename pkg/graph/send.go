@@ -82,6 +82,9 @@ func (c *Client) send(ctx context.Context, b *budget, r request) (response, erro
 	var lost bool
 	var lostCount, failedCount int
 	for sent := 1; ; sent++ {
+		if err := c.pass(ctx, b, r); err != nil {
+			return response{lost: lost}, err
+		}
 		resp, err := c.sendOnce(ctx, r)
 		resp.lost = lost
 		if err == nil {
@@ -104,6 +107,7 @@ func (c *Client) send(ctx context.Context, b *budget, r request) (response, erro
 			return resp, err
 		case e.Status == http.StatusTooManyRequests:
 			wait, why = cmp.Or(e.RetryAfter, backoff), "asks to wait"
+			c.Throttle.note(e, wait)
 		case r.once:
 			return resp, err
 		case e.Status == http.StatusServiceUnavailable && e.RetryAfter > 0,

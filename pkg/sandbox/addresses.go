@@ -31,6 +31,16 @@ func (s *Server) MailApp() (objectID, clientID string) {
 	return s.dir.mail.objectID, s.dir.mail.clientID
 }
 
+// MailApps gives the client ids of the mail application and of those of
+// MoreMailApps.
+func (s *Server) MailApps() []string {
+	var ids []string
+	for _, a := range s.dir.mailApps {
+		ids = append(ids, a.clientID)
+	}
+	return ids
+}
+
 // LoginClientID is a public client to sign people in to Graph with. Its
 // redirect URI is http://localhost, with any port.
 func (s *Server) LoginClientID() string { return s.dir.login.clientID }

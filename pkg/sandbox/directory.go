@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/rand"
 	"crypto/subtle"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,7 @@ type directory struct {
 	exchange, graph              *service
 	apps                         []*application
 	mail, login, admin, personal *application
+	mailApps                     []*application // mail, and those of Server.MoreMailApps
 	adminSecret                  string
 	grants                       []*permissionGrant
 	people                       []*person
@@ -62,6 +64,8 @@ type credential struct {
 	keyID, displayName, secret string
 	start, end                 time.Time
 	added, removed             time.Time
+	used                       time.Time // the last token for it; zero: none
+	usedFor                    *service
 }
 
 func (c *credential) hint() string { return c.secret[:3] }
@@ -148,7 +152,17 @@ func newDirectory(s *Server) (directory, error) {
 	d.consent(d.personal, d.exchange, created, "IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send")
 	d.consent(d.personal, d.graph, created, "User.Read")
 
-	d.mail.owners = []string{d.admin.principalID}
+	d.mailApps = []*application{d.mail}
+	for n := range s.MoreMailApps {
+		more := app(fmt.Sprintf("o365pw mail %d", n+2))
+		if err := d.assign(more, d.exchange, created, "IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"); err != nil {
+			return d, err
+		}
+		d.mailApps = append(d.mailApps, more)
+	}
+	for _, one := range d.mailApps {
+		one.owners = []string{d.admin.principalID}
+	}
 	d.adminSecret = newSecret()
 	d.admin.credentials = []*credential{{
 		keyID: uuid.NewString(), displayName: "automation", secret: d.adminSecret,

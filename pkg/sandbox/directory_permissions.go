@@ -176,6 +176,7 @@ fb698133-92fa-453e-a9ed-688e10f2e5ac POP.AccessAsUser.All
 1bfefb4e-e0b5-418b-a88f-73c46d2cc8e9 Application.ReadWrite.All
 18a4783c-866b-4cc7-a460-3d5e5662c884 Application.ReadWrite.OwnedBy
 06b708a9-e830-4db3-a914-8e69da51d44f AppRoleAssignment.ReadWrite.All
+b0afded3-3588-46d8-8b3d-9842eff778da AuditLog.Read.All
 8e8e4742-1d95-4f68-9d56-6ee75648c72a DelegatedPermissionGrant.ReadWrite.All
 7ab1d382-f21e-4acd-a863-ba3e13f7da61 Directory.Read.All
 19dbc75e-c2e2-444c-a770-ec69d8559fc7 Directory.ReadWrite.All
@@ -198,6 +199,7 @@ a154be20-db9c-4678-8ab7-66f6cc099a59 User.Read.All
 c79f8feb-a9db-4090-85f9-90d820caa0eb Application.Read.All
 bdfbf15f-ee85-4955-8675-146e8e5296b5 Application.ReadWrite.All
 84bccea3-f856-4a8a-967b-dbe0a3d53a64 AppRoleAssignment.ReadWrite.All
+e4c9e354-4dc5-45b8-9e7c-e1393b0b1a20 AuditLog.Read.All
 41ce6ca6-6826-4807-84f1-1c82854f7ee5 DelegatedPermissionGrant.ReadWrite.All
 06da0dbc-49e2-44d2-8312-53f166ab848a Directory.Read.All
 c5366453-9fb0-48a5-a156-24f0c49a4b84 Directory.ReadWrite.All

@@ -230,6 +230,9 @@ func (s *Server) checkClientLocked(form url.Values, endpoint string, now time.Ti
 	if refusal != nil {
 		return nil, refusal
 	}
+	if c := app.match(secret, now, s.Faults.ReplicationDelay); c != nil {
+		c.used, c.usedFor = now, s.dir.serviceOf(sc.resource)
+	}
 	return &grant{kind: "client_credentials", app: app, scope: sc}, nil
 }
 

@@ -19,6 +19,9 @@ type Faults struct {
 	RetryAfter        int `json:"retryAfter"`
 	ServerErrorNext   int `json:"serverErrorNext"`
 	ServerErrorStatus int `json:"serverErrorStatus"`
+	// ThrottleEvery, where not 0, gives each call of Graph whose number it divides
+	// the same answer as ThrottleNext.
+	ThrottleEvery int `json:"throttleEvery"`
 	// GarbageNext Graph calls are answered, without being carried out, by
 	// something that is not Graph's JSON: pages of proxies, cut off JSON,
 	// values of the wrong type, in turn.
@@ -71,6 +74,11 @@ type Faults struct {
 	PolicyMaxLifetime            time.Duration `json:"policyMaxLifetime"`
 	PolicyMaxCertificateLifetime time.Duration `json:"policyMaxCertificateLifetime"`
 	PolicyUnreadable             bool          `json:"policyUnreadable"`
+
+	// NoReport is a cloud whose Graph has no report on the sign-ins of
+	// credentials, NoReportLicence a tenant without the licence that it takes.
+	NoReport        bool `json:"noReport"`
+	NoReportLicence bool `json:"noReportLicence"`
 
 	// EntraDown cuts every connection to Entra. EntraStatus, where not 0, is
 	// Entra's answer to every token request, with an OAuth error in JSON or,

@@ -13,8 +13,10 @@ import (
 
 // graphState is what Graph remembers, guarded by Server.mu.
 type graphState struct {
-	pages   map[string]page // by skip token
-	garbage int
+	pages    map[string]page // by skip token
+	garbage  int
+	calls    int            // for Faults.ThrottleEvery
+	removals map[string]int // by key id
 }
 
 // graphError is a refusal of Graph. Where details is not empty, it holds one
@@ -86,7 +88,7 @@ func (s *Server) serveGraph(w http.ResponseWriter, r *http.Request) {
 	case a.body == nil:
 		w.WriteHeader(a.status)
 	default:
-		a.body["@odata.context"] = s.graphURL + "/$metadata#" + a.context
+		a.body["@odata.context"] = s.versionURL(r.URL.Path) + "/$metadata#" + a.context
 		h.Set("OData-Version", "4.0")
 		writeJSON(w, a.status, a.body)
 	}
@@ -97,6 +99,7 @@ type call struct {
 	s     *Server
 	r     *http.Request
 	token *accessToken
+	root  string // of the version, as in links
 	path  string // without version and query
 	query query
 	body  []byte
@@ -119,10 +122,15 @@ func (s *Server) graphAnswer(w http.ResponseWriter, r *http.Request) (*answer, *
 		return nil, refusal
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, "/v1.0/")
+	table := endpoints
 	if !ok {
-		return nil, badRequest("Invalid version: the sandbox has v1.0 alone.")
+		path, ok = strings.CutPrefix(r.URL.Path, "/beta/")
+		table = betaEndpoints
 	}
-	where, args := route(path)
+	if !ok {
+		return nil, badRequest("Invalid version: the sandbox has v1.0, and a report of beta.")
+	}
+	where, args := route(table, path)
 	if where == nil {
 		return nil, badRequest("Resource not found for the segment '%s'.", printable(path))
 	}
@@ -132,7 +140,7 @@ func (s *Server) graphAnswer(w http.ResponseWriter, r *http.Request) (*answer, *
 		return nil, &graphError{status: http.StatusMethodNotAllowed, code: "Request_BadRequest",
 			message: "Specified HTTP method is not allowed for the request target."}
 	}
-	c := &call{s: s, r: r, token: token, path: path}
+	c := &call{s: s, r: r, token: token, root: s.versionURL(r.URL.Path), path: path}
 	if c.query, refusal = parseQuery(r.URL.RawQuery, op.options); refusal != nil {
 		return nil, refusal
 	}
@@ -191,7 +199,7 @@ func (s *Server) graphToken(w http.ResponseWriter, r *http.Request) (*accessToke
 // graphFaults spoils the request where a fault says so.
 func (s *Server) graphFaults(w http.ResponseWriter) (written bool, refusal *graphError) {
 	f := s.CurrentFaults()
-	if s.take(func(f *Faults) *int { return &f.ThrottleNext }) {
+	if s.take(func(f *Faults) *int { return &f.ThrottleNext }) || s.throttleThis() {
 		s.retryAfter(w, f)
 		return false, &graphError{status: http.StatusTooManyRequests, code: "TooManyRequests", message: "Too many requests. Please retry."}
 	}
@@ -221,6 +229,22 @@ func (s *Server) graphFaults(w http.ResponseWriter) (written bool, refusal *grap
 		return false, denied
 	}
 	return false, nil
+}
+
+// throttleThis counts a call for ThrottleEvery.
+func (s *Server) throttleThis() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.graph.calls++
+	return s.Faults.ThrottleEvery > 0 && s.graph.calls%s.Faults.ThrottleEvery == 0
+}
+
+// versionURL is the root of the version that a path is of.
+func (s *Server) versionURL(path string) string {
+	if strings.HasPrefix(path, "/beta/") {
+		return strings.TrimSuffix(s.graphURL, "/v1.0") + "/beta"
+	}
+	return s.graphURL
 }
 
 // garbage is what comes from things that are not Graph, or not well.

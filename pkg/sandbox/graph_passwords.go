@@ -87,6 +87,7 @@ func (c *call) removePassword(args []string) (*answer, *graphError) {
 	if takeOne(&c.s.Faults.DropRemovePassword) {
 		cut()
 	}
+	c.s.graph.removals[keyID]++
 	if !c.s.removeKnownLocked(a, keyID) {
 		return nil, badRequest("No password credential found with keyId.")
 	}

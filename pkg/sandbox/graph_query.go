@@ -202,7 +202,7 @@ func (c *call) paginate(list []entry) (now []entry, nextLink string, refusal *gr
 			next[name] = v
 		}
 	}
-	base := c.s.graphURL
+	base := c.root
 	if c.s.Faults.NextLinkBase != "" {
 		base = c.s.Faults.NextLinkBase
 	}

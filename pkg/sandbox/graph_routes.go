@@ -107,8 +107,15 @@ var endpoints = []endpoint{
 	at(`policies/defaultAppManagementPolicy`, map[string]operation{http.MethodGet: write((*call).defaultPolicy)}),
 }
 
+// betaEndpoints are all that it has of beta.
+var betaEndpoints = []endpoint{
+	at(`reports/appCredentialSignInActivities`, map[string]operation{
+		http.MethodGet: {(*call).listCredentialUse, []string{"$top", "$filter", "$skiptoken"}},
+	}),
+}
+
 // route finds what serves a path, and the submatches in it.
-func route(path string) (*endpoint, []string) {
+func route(endpoints []endpoint, path string) (*endpoint, []string) {
 	for i := range endpoints {
 		if args := endpoints[i].path.FindStringSubmatch(path); args != nil {
 			return &endpoints[i], args[1:]

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Credential is a password credential of the mail application, without its
@@ -19,16 +21,52 @@ type Credential struct {
 
 // Credentials lists the password credentials of the mail application that have
 // not been removed, oldest first, whatever replication shows of them.
-func (s *Server) Credentials() []Credential {
+func (s *Server) Credentials() []Credential { return s.CredentialsOf(s.dir.mail.clientID) }
+
+// CredentialsOf is Credentials of any application, by its client id.
+func (s *Server) CredentialsOf(clientID string) []Credential {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	a := s.dir.byClientID(clientID)
+	if a == nil {
+		return nil
+	}
 	var list []Credential
-	for _, c := range s.dir.mail.credentials {
+	for _, c := range a.credentials {
 		if c.removed.IsZero() {
-			list = append(list, Credential{c.keyID, c.displayName, c.hint(), c.start, c.end})
+			list = append(list, c.shown())
 		}
 	}
 	return list
+}
+
+func (c *credential) shown() Credential {
+	return Credential{c.keyID, c.displayName, c.hint(), c.start, c.end}
+}
+
+// AddCredential gives the application with that client id a password credential
+// of two years, as an administrator in the portal would an hour ago: nothing of
+// it is still replicating.
+func (s *Server) AddCredential(clientID, displayName string) (Credential, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.dir.byClientID(clientID)
+	if a == nil {
+		return Credential{}, fmt.Errorf("sandbox: no application %s", clientID)
+	}
+	made := s.nowLocked().Add(-time.Hour).Truncate(time.Second)
+	c := &credential{keyID: uuid.NewString(), displayName: displayName, secret: newSecret(), start: made, end: made.AddDate(2, 0, 0), added: made}
+	a.credentials = append(a.credentials, c)
+	return c.shown(), nil
+}
+
+// Removals counts the removePassword requests that were carried out or refused
+// for what they asked, by key id. Those that a fault has kept from that do not
+// count.
+func (s *Server) Removals() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.graph.removals)
 }
 
 // RemoveCredential removes a password credential of the mail application, as

@@ -100,6 +100,9 @@ type Server struct {
 	// RevokeRotatedRefreshTokens ends a refresh token when it is used. Entra
 	// does not do that, but it shows who fails to keep the rotated one.
 	RevokeRotatedRefreshTokens bool
+	// MoreMailApps is how many applications there are beside the mail application
+	// that are like it, and owned by AdminClient; see [Server.MailApps].
+	MoreMailApps int
 	// ForgetSent makes Exchange take messages and keep none of them, so that a
 	// load that goes on for long does not fill the memory.
 	ForgetSent bool
@@ -252,7 +255,7 @@ func (s *Server) prepare() error {
 	s.closing = make(chan struct{})
 	s.clockMove = make(chan struct{})
 	s.entra = newEntraState()
-	s.graph.pages = make(map[string]page)
+	s.graph.pages, s.graph.removals = make(map[string]page), make(map[string]int)
 
 	var err error
 	if s.idKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
