@@ -260,6 +260,29 @@ func TestRotateAgain(t *testing.T) {
 	})
 }
 
+// The mail program begins to use the new one while it is about to be replaced.
+func TestRotateOfOneThatIsUsedMeanwhile(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		first := f.created(t)
+		second := f.rotated(t, time.Hour)
+		f.keychain.failing(func(op, key string) error {
+			if op == "set" && strings.HasPrefix(key, "app-password/") {
+				f.uses(t, second.Record.ID, "imap")
+			}
+			return nil
+		})
+		_, err := f.Rotate(t.Context(), "x", RotateRequest{Overlap: time.Hour})
+		if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+			t.Errorf("%v", err)
+		}
+		f.keychain.failing(nil)
+		f.agree(t)
+		if rec := f.state(t).AppPasswords[0]; rec.ID != second.Record.ID || rec.Previous.ID != first.Record.ID {
+			t.Errorf("%+v", rec)
+		}
+	})
+}
+
 // Each step fails in turn: the app password is as it was, and works.
 func TestRotateUndoesWhatFails(t *testing.T) {
 	broken := errors.New("broken")

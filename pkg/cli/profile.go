@@ -101,6 +101,7 @@ func (a *app) openProfile(p config.Profile, gw config.Gateway) (s *session, err 
 	s.manager = &apppassword.Manager{
 		Profile: p, Graph: s.graph, Policies: policies, Entra: s.entra, Keychains: keychains, Registry: apppassword.Registry{Dir: s.stateDir},
 		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
+		Ended: func(e apppassword.Ended) { a.audited(context.Background(), s.stateDir, endedEntry(e)) },
 	}
 	return s, nil
 }
