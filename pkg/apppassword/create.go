@@ -151,8 +151,12 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	return m.issueSecret(ctx, rec, issue{expiresAsked: req.ExpiresAsked, noWait: req.NoWait, commit: putNew})
 }
 
-func (m *Manager) createLock() string {
-	return filepath.Join(m.Registry.Dir, "create-"+m.Profile.Name+".lock")
+func (m *Manager) createLock() string { return m.Registry.createLock(m.Profile.Name) }
+
+// createLock is held by whoever makes, takes or gives away app passwords of the
+// profile.
+func (r Registry) createLock(profile string) string {
+	return filepath.Join(r.Dir, "create-"+profile+".lock")
 }
 
 // checkFree clears away what a killed create left, and tells whether the name

@@ -12,10 +12,11 @@ import (
 )
 
 // Interrupted are the notes of this profile's creates that did not end and are
-// not running: they may have left something in Entra. It changes nothing.
+// not running: they may have left something in Entra. Those of moves, which leave
+// nothing there, are not among them. It changes nothing.
 func (m *Manager) Interrupted() ([]Pending, error) {
 	notes, err := m.abandoned()
-	return slices.DeleteFunc(notes, func(p Pending) bool { return p.Watched }), err
+	return slices.DeleteFunc(notes, func(p Pending) bool { return p.Watched || p.Moved }), err
 }
 
 // abandoned are the notes that no running create holds.

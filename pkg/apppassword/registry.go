@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/internal/durable"
@@ -66,6 +67,10 @@ type Pending struct {
 	// Backing is what was to stand behind it, where Graph knows as little of
 	// that: user or certificate. KeyID names the keychain item.
 	Backing string `json:"backing,omitempty"`
+	// Moved notes are of app passwords that come from another machine, or have
+	// left for one. They have a Backing of any kind: whatever it is, the keychain
+	// item that KeyID names is all there is to delete, and Entra is left alone.
+	Moved bool `json:"moved,omitzero"`
 	// Trial notes are of trials, which hold a lock of their own while they run.
 	Trial bool `json:"trial,omitzero"`
 }
@@ -233,6 +238,20 @@ func (s *State) put(rec Record) {
 func (s *State) note(p Pending) {
 	s.forget(p)
 	s.Pending = append(s.Pending, p)
+}
+
+// forgetMoved takes out the notes of moves about these keychain items.
+func (s *State) forgetMoved(ids []string) {
+	s.Pending = slices.DeleteFunc(s.Pending, func(p Pending) bool { return p.Moved && slices.Contains(ids, p.KeyID) })
+}
+
+// record is the app password of that id in the state, nil where there is none.
+func (s *State) record(id string) *Record {
+	i := slices.IndexFunc(s.AppPasswords, func(r Record) bool { return strings.EqualFold(r.ID, id) })
+	if i < 0 {
+		return nil
+	}
+	return &s.AppPasswords[i]
 }
 
 func (s *State) forget(p Pending) {

@@ -91,6 +91,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*secret.UnavailableError](err); ok {
 		return advice{failed, keychainHint(e)}
 	}
+	if e, ok := errors.AsType[*secret.SealedError](err); ok {
+		return adviseSealed(e)
+	}
 	if e, ok := errors.AsType[*graph.AmbiguousError](err); ok {
 		return advice{failed, "look for " + quote(e.Name) + " with: o365pw list"}
 	}
@@ -158,6 +161,9 @@ func advise(err error) advice {
 }
 
 func adviseAppPassword(err error) (advice, bool) {
+	if a, ok := adviseMove(err); ok {
+		return a, true
+	}
 	if e, ok := errors.AsType[*apppassword.InvalidError](err); ok {
 		hint := "o365pw create --help"
 		if e.Field == "mailbox" && e.Value == "" {

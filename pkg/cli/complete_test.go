@@ -273,6 +273,7 @@ func TestExitCodesAgree(t *testing.T) {
 // arguments, or makes.
 var readIndirectly = map[string][]string{
 	"userDir":         {"AppData", "LocalAppData", "XDG_CONFIG_HOME", "XDG_STATE_HOME"},
+	"missingInCI":     {"ACTIONS_ID_TOKEN_REQUEST_URL", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN", "SYSTEM_ACCESSTOKEN", "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID"},
 	"completionPlace": {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "BASH_COMPLETION_USER_DIR", "ZDOTDIR"},
 }
 
