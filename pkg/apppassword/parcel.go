@@ -59,7 +59,7 @@ type movedCertificate struct {
 func certificatePlace(rec Record) string { return certificateKey(rec.ClientID) + " " + rec.Certificate }
 
 // itemIDs are the ids of the keychain items that belong to the record.
-func itemIDs(rec Record) []string { return []string{rec.ID} }
+func itemIDs(rec Record) []string { return rec.ids() }
 
 // parcelFile is a parcel's wire form. Its strings are revealed only on the way into
 // and out of a sealed file.
