@@ -117,6 +117,11 @@ For serve as a service of systemd, which sets them:
   NOTIFY_SOCKET         where to say that it is ready, or stops
   WATCHDOG_USEC, WATCHDOG_PID
                         how often to say that it is alive
+  LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
+                        the sockets that it listens on
+  CREDENTIALS_DIRECTORY
+                        folder of credentials; keychain-passphrase is that of
+                        the file keychain
 
 For completion install:
 
