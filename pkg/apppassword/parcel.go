@@ -59,7 +59,7 @@ type movedCertificate struct {
 func certificatePlace(rec Record) string { return certificateKey(rec.ClientID) + " " + rec.Certificate }
 
 // itemIDs are the ids of the keychain items that belong to the record.
-func itemIDs(rec Record) []string { return []string{rec.ID} }
+func itemIDs(rec Record) []string { return rec.ids() }
 
 // parcelFile is a parcel's wire form. Its strings are revealed only on the way into
 // and out of a sealed file.
@@ -182,10 +182,12 @@ func (p Parcel) check() error {
 	seen := map[string]bool{}
 	items := 0
 	for _, rec := range p.Records {
-		if seen[strings.ToLower(rec.ID)] {
-			return errors.New("has the same app password twice")
+		for _, id := range itemIDs(rec) {
+			if seen[strings.ToLower(id)] {
+				return errors.New("has the same app password twice")
+			}
+			seen[strings.ToLower(id)] = true
 		}
-		seen[strings.ToLower(rec.ID)] = true
 		if err := checkRecord(rec); err != nil {
 			return fmt.Errorf("has an app password that cannot be one: %w", err)
 		}
@@ -232,7 +234,7 @@ func (p Parcel) checkBehind(rec Record) error {
 
 // checkRecord holds a record to what create makes.
 func checkRecord(rec Record) error {
-	if !isID(rec.ID) || !isID(rec.ClientID) {
+	if !isID(rec.ID) || !isID(rec.ClientID) || rec.Previous != nil && !isID(rec.Previous.ID) {
 		return errors.New("its id or that of its application is no GUID")
 	}
 	if err := CheckName(rec.Name); err != nil {

@@ -136,12 +136,13 @@ func (m *Manager) rotatable(ctx context.Context, arg string) (Entry, error) {
 type turn struct {
 	was, next Record
 	unused    *Pending
+	used      func(id string) bool
 }
 
 // turn plans the rotation of rec. An earlier one that is in use is finished.
 func (m *Manager) turn(ctx context.Context, rec Record, req RotateRequest) (turn, error) {
 	now := m.now().UTC().Truncate(time.Second)
-	t := turn{was: rec}
+	t := turn{was: rec, used: m.used}
 	old := rec
 	if p := rec.Previous; p != nil && !p.Over(now) && !m.used(rec.ID) {
 		// The mail program still has the password of before.
@@ -190,7 +191,7 @@ func (t turn) commit(s *State, rec Record) error {
 	switch {
 	case now == nil, !now.Revoked.IsZero():
 		return &NotRotatableError{Name: t.was.Name, Status: Revoked} // meanwhile
-	case now.ID != t.was.ID:
+	case now.ID != t.was.ID, t.unused != nil && t.used(t.was.ID):
 		return fmt.Errorf("%q was changed meanwhile; run the command again", t.was.Name)
 	}
 	*now = rec

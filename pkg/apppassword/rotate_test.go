@@ -13,6 +13,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/sandbox"
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // agree holds Entra, keychain and registry against each other: nothing is
@@ -260,6 +261,29 @@ func TestRotateAgain(t *testing.T) {
 	})
 }
 
+// The mail program begins to use the new one while it is about to be replaced.
+func TestRotateOfOneThatIsUsedMeanwhile(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		first := f.created(t)
+		second := f.rotated(t, time.Hour)
+		f.keychain.failing(func(op, key string) error {
+			if op == "set" && strings.HasPrefix(key, "app-password/") {
+				f.uses(t, second.Record.ID, "imap")
+			}
+			return nil
+		})
+		_, err := f.Rotate(t.Context(), "x", RotateRequest{Overlap: time.Hour})
+		if err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+			t.Errorf("%v", err)
+		}
+		f.keychain.failing(nil)
+		f.agree(t)
+		if rec := f.state(t).AppPasswords[0]; rec.ID != second.Record.ID || rec.Previous.ID != first.Record.ID {
+			t.Errorf("%+v", rec)
+		}
+	})
+}
+
 // Each step fails in turn: the app password is as it was, and works.
 func TestRotateUndoesWhatFails(t *testing.T) {
 	broken := errors.New("broken")
@@ -418,4 +442,32 @@ func (f *fixture) named(t *testing.T, name string) Created {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// One that is being rotated moves with both of its passwords.
+func TestRotatedMoves(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		c := f.created(t)
+		r := f.rotated(t, time.Hour)
+		o := newOther(t, f)
+		if a := o.takes(t, f.packed(t, r.Record)); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		v := o.serving(t)
+		for _, password := range []secret.Text{c.Password, r.Password} {
+			rec, _, err := v.Verify(t.Context(), "ex", password, "imap", home)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.Token(t.Context(), rec.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := f.Forget(t.Context(), r.Record); err != nil {
+			t.Fatal(err)
+		}
+		if s := f.state(t); len(s.AppPasswords) != 0 || len(s.Pending) != 0 || slices.ContainsFunc(slices.Collect(maps.Keys(f.keychain.items)), func(k string) bool { return strings.HasPrefix(k, "app-password/") }) {
+			t.Errorf("left: %+v", s)
+		}
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,7 +150,7 @@ func (im *Importer) take(ctx context.Context, k secret.Keychain, p Parcel, rec R
 
 func nameTaken(s *State, rec Record) error {
 	for _, r := range s.AppPasswords {
-		if r.ID != rec.ID && sameApplication(r, rec) && sameName(r.Name, rec.Name) {
+		if r.ID != rec.ID && (sameApplication(r, rec) && sameName(r.Name, rec.Name) || slices.ContainsFunc(rec.ids(), r.is)) {
 			return &MoveError{Record: rec, Why: NameIsTaken, Taken: r}
 		}
 	}

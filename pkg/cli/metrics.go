@@ -47,6 +47,11 @@ func (m *metrics) rotated() {
 			became[rec.Previous.ID] = rec.ID
 		}
 	}
+	for was, id := range m.became {
+		if now, ok := became[was]; ok && now != id {
+			became[id] = now // replaced before anybody had used it
+		}
+	}
 	for k, n := range maps.Clone(m.signIns) {
 		if id, ok := became[k.id]; ok {
 			delete(m.signIns, k)

@@ -83,6 +83,11 @@ func TestMetricsOfARotation(t *testing.T) {
 	if got := scraped(t, o.page())["o365pw_sessions"]["protocol=imap app_password=mutt"]; got != 2 {
 		t.Errorf("%v sessions", got)
 	}
+	o.recs[1].ID = "4" // rotated again
+	o.rotated()
+	check("again", 3, 3)
+	o.recs[1].ID = "3"
+	o.rotated()
 	o.recs[1].Previous, o.open = nil, nil
 	o.rotated()
 	sent("3")

@@ -113,6 +113,7 @@ func (a *app) openWith(p config.Profile, gw config.Gateway, stateDir string, key
 	s.manager = &apppassword.Manager{
 		Profile: p, Graph: s.graph, Policies: policies, Reports: reports, Entra: s.entra, Keychains: keychains, Registry: apppassword.Registry{Dir: s.stateDir},
 		Now: a.Now, Progress: a.progress.set, Warn: a.warn,
+		Ended: func(e apppassword.Ended) { a.audited(context.Background(), s.stateDir, endedEntry(e)) },
 	}
 	return s, nil
 }

@@ -105,7 +105,6 @@ func (a *app) runRotate(ctx context.Context, arg string, o rotateOptions) error 
 	if err := s.needState(); err != nil {
 		return err
 	}
-	s.tellEnded(ctx, a)
 	rotated, err := s.manager.Rotate(ctx, arg, req)
 	if err != nil {
 		return fmt.Errorf("rotate %s: %w", quote(strings.TrimSpace(arg)), err)
@@ -130,7 +129,6 @@ func (a *app) runFinish(ctx context.Context, arg string) error {
 	if err := s.needState(); err != nil {
 		return err
 	}
-	s.tellEnded(ctx, a)
 	e, was, err := s.manager.FinishRotation(ctx, arg)
 	if err != nil {
 		return fmt.Errorf("finish the rotation of %s: %w", quote(strings.TrimSpace(arg)), err)
@@ -152,11 +150,6 @@ func (a *app) runFinish(ctx context.Context, arg string) error {
 	}
 	a.note("the old password of %q is shut out and removed", e.Name)
 	return nil
-}
-
-// tellEnded has the audit log told of old passwords that the command shuts out.
-func (s *session) tellEnded(ctx context.Context, a *app) {
-	s.manager.Ended = func(e apppassword.Ended) { a.audited(ctx, s.stateDir, endedEntry(e)) }
 }
 
 // endedEntry is an old password that was shut out.
