@@ -20,7 +20,7 @@ var layers = []map[string]bool{
 	{"pkg/config": true, "pkg/entra": true, "pkg/graph": true},
 	{"pkg/apppassword": true, "pkg/gateway": true, "pkg/sandbox": true},
 	{"pkg/cli": true},
-	{"cmd/o365pw": true, "cmd/soak": true},
+	{"cmd/o365pw": true, "cmd/soak": true, "cmd/gendocs": true},
 }
 
 // serversOnly are modules that only the sandbox, the demo's mail program and

@@ -16,13 +16,15 @@ import (
 )
 
 // Versions of the file. One that holds limits is of version 2, one that holds
-// sign-ins, or app passwords on them or on a certificate, of version 3. Programs
-// that do not know these refuse it: they would let more in than is allowed, and
-// write the registry without them. Others stay readable for those.
+// sign-ins, or app passwords on them or on a certificate, of version 3, and one
+// with an app password that is being rotated of version 4. Programs that do not
+// know these refuse it: they would let more in than is allowed, and write the
+// registry without them. Others stay readable for those.
 const (
 	registryPlain   = 1
 	registryLimits  = 2
-	registryVersion = 3 // the latest
+	registrySignIns = 3
+	registryVersion = 4 // the latest
 )
 
 // Registry is the file that holds what is not secret of all app passwords of
@@ -114,6 +116,13 @@ func (r Registry) Load() (State, error) {
 			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("id %q is empty or there twice", rec.ID)}
 		}
 		seen[rec.ID] = true
+		if rec.Previous == nil {
+			continue
+		}
+		if id := rec.Previous.ID; id == "" || seen[id] {
+			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("the id %q of what was rotated is empty or there twice", id)}
+		}
+		seen[rec.Previous.ID] = true
 	}
 	for _, si := range f.SignIns {
 		if si.ID == "" || seen[si.ID] {
@@ -186,10 +195,12 @@ func (e *NewerError) Error() string {
 // version is the least that can express the content.
 func (s *State) version() int {
 	switch {
+	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Previous != nil }):
+		return registryVersion
 	case len(s.SignIns) > 0,
 		slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Local() && !r.Decoy }),
 		slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Backing != "" }):
-		return registryVersion
+		return registrySignIns
 	case slices.ContainsFunc(s.AppPasswords, Record.limited), slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Decoy }):
 		return registryLimits
 	}
@@ -206,12 +217,11 @@ func (s *State) remove(id string) {
 	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
 }
 
-// mark notes that the app password is revoked, if that is not noted yet.
+// mark notes that the app password is revoked, if that is not noted yet. It may
+// have been rotated meanwhile.
 func (s *State) mark(id string, now time.Time) {
-	for i := range s.AppPasswords {
-		if s.AppPasswords[i].ID == id && s.AppPasswords[i].Revoked.IsZero() {
-			s.AppPasswords[i].Revoked = now.UTC().Truncate(time.Second)
-		}
+	if r := s.holder(id); r != nil && r.Revoked.IsZero() {
+		r.Revoked = now.UTC().Truncate(time.Second)
 	}
 }
 

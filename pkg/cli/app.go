@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type Env struct {
 	// ScryptWorkFactor of a file keychain that is made (log2 N); 0 is the
 	// default of package secret. Tests lower it.
 	ScryptWorkFactor int
+	// GOOS is the system whose services are meant, and Root the folder that
+	// its files are in. Empty: this one's. Tests give their own.
+	GOOS, Root string
 }
 
 // OS is the environment of this process.
@@ -46,9 +50,12 @@ func Main(ctx context.Context, env Env) int {
 	root := newRoot(a)
 	root.SetArgs(env.Args)
 	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
+	// cobra prints help, and completions by a write for each.
+	out := bufio.NewWriter(env.Stdout)
+	root.SetOut(out)
 	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
+	_ = out.Flush() // whoever does not read it has seen enough
 	a.progress.stop()
 	a.settle()
 	if err == nil {

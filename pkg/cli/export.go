@@ -65,7 +65,6 @@ machine once the file is on the disk; nothing in Entra changes.`,
 	f.StringVar(&o.file, "file", "", "write to this new file rather than to standard output")
 	f.BoolVar(&o.forget, "forget", false, "then take the app passwords off this machine, without revoking them")
 	f.BoolVar(&o.yes, "yes", false, "do not ask before --forget")
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.NoFileCompletions)
 	return cmd
 }
 

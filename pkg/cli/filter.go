@@ -20,10 +20,10 @@ import (
 
 // withoutData are the commands that print no data, or text that has one form
 // only, with their subcommands. Each other command has a schema in docs/schema (a test holds it).
-var withoutData = []string{"completion", "config schema", "demo", "help", "sandbox", "serve", "sessions close"}
+var withoutData = []string{"completion", "config schema", "demo", "help", "sandbox", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
 
 // onlyHold are the commands that have no work of their own, only subcommands.
-var onlyHold = []string{"config"}
+var onlyHold = []string{"config", "service"}
 
 // printsData tells whether --jq, --template and all values of --output have a
 // meaning for a command.
@@ -73,7 +73,6 @@ const filterGrace = time.Second
 // and refuses what does not go together.
 func (a *app) prepareOutput(cmd *cobra.Command) error {
 	flags := cmd.Flags()
-	hint := "leave --output out"
 	flag := ""
 	for _, name := range []string{"jq", "template"} {
 		if !flags.Changed(name) {
@@ -95,7 +94,7 @@ func (a *app) prepareOutput(cmd *cobra.Command) error {
 	case flag == "":
 		return nil
 	case a.output != outputAuto && a.output != outputJSON:
-		return &usageError{problem: flag + " works on JSON, so --output " + string(a.output) + " has no meaning beside it", hint: hint}
+		return &usageError{problem: flag + " works on JSON, so --output " + string(a.output) + " has no meaning beside it", hint: "leave --output out"}
 	}
 	f := &filter{flag: flag, ctx: cmd.Context()}
 	var err error
@@ -220,30 +219,15 @@ func (a *app) printFiltered(object []byte) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(f.ctx))
 	defer cancel()
 	defer context.AfterFunc(f.ctx, func() { time.AfterFunc(filterGrace, cancel) })()
-	out := &resultWriter{w: printer{a}}
-	buffered := bufio.NewWriter(out)
-	err = f.run(ctx, buffered, v)
-	if ferr := buffered.Flush(); out.err != nil || ferr != nil {
-		return errors.Join(out.err, ferr) // nobody reads any more
+	out := bufio.NewWriter(printer{a})
+	err = f.run(ctx, out, v)
+	if werr := out.Flush(); werr != nil {
+		return werr // nobody reads any more: no fault of the expression
 	}
 	if err != nil {
 		return &filterError{f.flag, err}
 	}
 	return nil
-}
-
-// resultWriter tells errors of writing from those of an expression.
-type resultWriter struct {
-	w   io.Writer
-	err error
-}
-
-func (r *resultWriter) Write(b []byte) (int, error) {
-	n, err := r.w.Write(b)
-	if err != nil {
-		r.err = err
-	}
-	return n, err
 }
 
 // forTerminal takes what could move the cursor of a terminal out of an object's

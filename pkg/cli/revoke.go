@@ -56,7 +56,6 @@ id, with nothing of o365pw on the machine but the program.`,
 	f.BoolVar(&o.yes, "yes", false, "do not ask")
 	f.BoolVar(&o.ifExists, "if-exists", false, "a name that is not there is no error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be revoked, and change nothing")
-	_ = cmd.RegisterFlagCompletionFunc("name", a.completeNames)
 	return cmd
 }
 

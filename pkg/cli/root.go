@@ -40,7 +40,8 @@ Exchange Online takes only OAuth 2.0.
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		ValidArgsFunction: completeNothing,
+		RunE:              func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("no-color") || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
 				a.noColor = true
@@ -87,47 +88,58 @@ Exchange Online takes only OAuth 2.0.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newExport(a), newImport(a), newAudit(a))
+	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newExport(a), newImport(a), newAudit(a))
 	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
-	add("gateway", newServe(a), newSessions(a))
+	add("gateway", newServe(a), newSessions(a), newService(a))
 	add("try", newDemo(a), newSandbox(a))
-	root.AddCommand(newVersion(a))
+	root.AddCommand(newVersion(a), newCompletion(a))
+	root.SetHelpCommand(newHelp())
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
-		strict(c)
 		tidyHelp(c)
 	}
-	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
-	_ = root.RegisterFlagCompletionFunc("jq", cobra.NoFileCompletions)
-	_ = root.RegisterFlagCompletionFunc("template", cobra.NoFileCompletions)
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputNames, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(helpTopics()...)
+	completeFlags(root, a.flagValues())
 	return root
 }
 
-// strict makes cobra's own commands refuse what they do not know, where they
-// would print help and succeed.
-func strict(c *cobra.Command) {
-	switch c.Name() {
-	case "completion":
-		c.Args = cobra.ArbitraryArgs
-		c.RunE = func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return &usageError{problem: "there is no completion for " + quote(args[0]), hint: "o365pw completion --help"}
-		}
-	case "help":
-		c.Run = nil
-		c.RunE = func(cmd *cobra.Command, args []string) error {
+// Tree is the command tree, for those who document it. It is not to be run.
+func Tree() *cobra.Command {
+	return newRoot(newApp(Env{Getenv: func(string) string { return "" }}))
+}
+
+// newHelp takes the place of cobra's command, which succeeds on what it does not
+// know.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND|TOPIC]",
+		Short: "Help about a command or a topic",
+		Example: `  o365pw help create
+  o365pw help environment`,
+		ValidArgsFunction: completeHelp,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 && topic == cmd.Root() {
 				return unknownCommand(cmd.Root(), args[0])
 			}
 			topic.InitDefaultHelpFlag()
 			return topic.Help()
+		},
+	}
+}
+
+func completeHelp(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	at, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, c := range at.Commands() {
+		if c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+			out = append(out, choice(c.Name(), c.Short))
 		}
 	}
+	return begin(out, typed), noFiles
 }
 
 // tidyHelp gives every command the exit codes in its help, and usage errors of

@@ -72,10 +72,10 @@ func (s *state) pipeline(dot any, pipe *parse.PipeNode) (any, error) {
 		}
 	}
 	for _, d := range pipe.Decl {
-		if pipe.IsAssign {
-			s.set(d.Ident[0], v)
-		} else {
+		if !pipe.IsAssign {
 			s.vars = append(s.vars, variable{d.Ident[0], v})
+		} else if err := s.set(d, v); err != nil {
+			return nil, err
 		}
 	}
 	return v, nil

@@ -165,15 +165,16 @@ func (s *state) errorAt(n parse.Node, format string, args ...any) error {
 
 func (s *state) pop(mark int) { s.vars = s.vars[:mark] }
 
-// set changes the variable that was declared last under this name, or nothing:
-// the parser has refused names that nobody declared.
-func (s *state) set(name string, value any) {
+// set changes the variable that was declared last under this name. The parser
+// does not look whether there is one.
+func (s *state) set(n *parse.VariableNode, value any) error {
 	for i := len(s.vars) - 1; i >= 0; i-- {
-		if s.vars[i].name == name {
+		if s.vars[i].name == n.Ident[0] {
 			s.vars[i].value = value
-			return
+			return nil
 		}
 	}
+	return s.errorAt(n, "there is no variable %s to assign to", n.Ident[0])
 }
 
 func (s *state) walk(dot any, node parse.Node) error {
@@ -249,10 +250,11 @@ func (s *state) loop(dot any, r *parse.RangeNode) error {
 		switch {
 		case len(decl) == 0:
 		case r.Pipe.IsAssign:
-			if len(decl) > 1 {
-				s.set(decl[0].Ident[0], key)
+			for i, v := range [][]any{nil, {elem}, {key, elem}}[len(decl)] {
+				if err := s.set(decl[i], v); err != nil {
+					return false, err
+				}
 			}
-			s.set(decl[len(decl)-1].Ident[0], elem)
 		default:
 			s.vars[mark-1].value = elem
 			if len(decl) > 1 {

@@ -25,7 +25,7 @@ var corpus = []string{
 	`{{range 3}}{{.}}{{end}}`, `{{range $i := 3}}{{$i}}{{end}}`, `{{range $i, $j := 3}}{{$i}}{{end}}`, `{{range 0}}x{{else}}none{{end}}`, `{{range $i, $j := 0}}{{end}}`, `{{range -1}}x{{end}}`,
 	`{{range .list}}[{{.}}]{{end}}`, `{{range .list}}{{with .}}{{.}}{{else}}-{{end}}{{end}}`, `{{range .list}}{{if eq . nil}}{{break}}{{end}}{{.}}{{end}}`, `{{range $i, $e := .list}}{{if eq $i 1 3}}{{continue}}{{end}}{{$e}},{{end}}`,
 	`{{range .list}}{{.x}}{{end}}`, `{{range $x := .list}}{{$y := $x}}{{$y}}{{end}}`,
-	`{{$i := 0}}{{$e := 0}}{{range $i, $e = .list}}{{end}}{{$i}} {{$e}}`, `{{$x := 0}}{{range $x, $x = .list}}{{$x}}{{end}}`, `{{$x := 0}}{{range $x = .list}}{{end}}{{$x}}`,
+	`{{$i := 0}}{{$e := 0}}{{range $i, $e = .list}}{{end}}{{$i}} {{$e}}`, `{{$x := 0}}{{range $x, $x = .list}}{{$x}}{{end}}`, `{{$x := 0}}{{range $x = .list}}{{end}}{{$x}}`, `{{$y = 1}}`, `{{range $y = .list}}{{end}}`, `{{range $y = 0}}{{end}}`, `{{if $y = 0}}{{end}}`,
 	`{{$x := 1}}{{if .yes}}{{$x = 2}}{{$x := 3}}{{$x}}{{end}}{{$x}}`, `{{with $x := .schemaVersion}}{{$x}}{{.}}{{end}}`, `{{if $x := .zero}}a{{else}}{{$x}}{{end}}`,
 	`{{if .no}}a{{else if .zero}}b{{else if .yes}}c{{else}}d{{end}}`, `{{with .none}}a{{else with .yes}}{{.}}{{else}}d{{end}}`, `{{if .half}}y{{end}}{{if .empty}}y{{else}}n{{end}}{{if .list}}y{{end}}{{if 0.0}}y{{end}}`,
 	`{{define "p"}}<{{.name}}>{{end}}{{range .appPasswords}}{{template "p" .}}{{end}}`, `{{block "b" .schemaVersion}}{{.}}{{$}}{{end}}`, `{{define "x"}}{{.}}{{end}}{{template "x"}}`, `{{template "nowhere"}}`,
@@ -123,7 +123,7 @@ func FuzzAgainstTextTemplate(f *testing.F) {
 	}
 	f.Add(`{{range $k, $v := .}}{{$k}}{{$v}}{{end}}`, `{"b":1,"a":[null,{}],"c":{"d":1e99}}`)
 	f.Fuzz(func(t *testing.T, text, doc string) {
-		if len(text) > 300 || len(doc) > 1000 || tooLong(text) {
+		if len(text) > 300 || len(doc) > 1000 || tooLong(text) || doc != document && largeNumber.MatchString(doc) && strings.Contains(text, "range") {
 			t.Skip()
 		}
 		compareWith(t, text, []byte(doc))
@@ -131,7 +131,7 @@ func FuzzAgainstTextTemplate(f *testing.F) {
 }
 
 // largeNumber is one that a loop should not go to, nor a text be as wide as.
-var largeNumber = regexp.MustCompile(`[0-9][0-9a-zA-Z_.]{3,}|'|[0-9][eEpP]|\|\s*len|[*]`)
+var largeNumber = regexp.MustCompile(`[0-9][0-9a-zA-Z_.]{3,}|'|[0-9][eEpP]|[*]`)
 
 // tooLong tells that a template may run for very long, for which text/template
 // has no end; or that it asks for the type of a number, which printf hides.
@@ -159,6 +159,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 		`{{eq .list 1}}`:                "a list and a number cannot be compared",
 		`{{timefmt "2006" "tomorrow"}}`: `"tomorrow" is no time as in 2026-11-22T12:00:00Z`,
 		`{{upper .list}}`:               "it takes a string, not a list",
+		`{{$y = 1}}`:                    "there is no variable $y to assign to",
 		`{{not}}`:                       "it takes 1 arguments, and has 0",
 		`{{.text 1}}`:                   ".text is no function, and takes no arguments",
 		`{{18446744073709551615}}`:      "is too large",
