@@ -49,13 +49,8 @@ make one.`,
   o365pw import moving.age
   ssh laptop cat moving.age | o365pw import
   o365pw import moving.age --identity ~/key.txt -o json | jq '.results[].result'`,
-		Args: cobra.MaximumNArgs(1),
-		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(args) > 0 {
-				return completeNothing(cmd, args, typed)
-			}
-			return completeFiles(cmd, args, typed)
-		},
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeFiles,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.recipient && (len(args) > 0 || o.identity != "") {
 				return &usageError{problem: "--recipient prints this machine's recipient, and takes nothing", hint: "o365pw import --recipient; then: o365pw import FILE"}

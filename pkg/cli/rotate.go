@@ -74,9 +74,6 @@ Killed at any point, it can be run again.`,
 	f.BoolVar(&o.now, "now", false, "shut the old password out, and remove it, before this ends")
 	f.BoolVar(&o.finish, "finish", false, "make nothing new: end the overlap of the last rotation now")
 	f.StringVar(&o.expires, "expires", "", "life (180d, 12h) or last day (2027-05-01) (default: as long as before)")
-	for _, name := range []string{"overlap", "expires"} {
-		_ = cmd.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
-	}
 	return cmd
 }
 
