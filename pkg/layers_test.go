@@ -14,13 +14,13 @@ const module = "github.com/o365pw/o365pw/"
 // layers of the project, the lowest first. A package may import packages of
 // lower layers only.
 var layers = []map[string]bool{
-	{"pkg/internal/durable": true, "pkg/internal/localca": true, "pkg/internal/logtest": true, "pkg/internal/transcript": true, "pkg/internal/integration": true},
+	{"pkg/internal/durable": true, "pkg/internal/jsontemplate": true, "pkg/internal/localca": true, "pkg/internal/logtest": true, "pkg/internal/transcript": true, "pkg/internal/integration": true},
 	{"pkg/secret": true, "pkg/audit": true, "pkg/explain": true},
 	{"pkg/xoauth2": true},
 	{"pkg/config": true, "pkg/entra": true, "pkg/graph": true},
 	{"pkg/apppassword": true, "pkg/gateway": true, "pkg/sandbox": true},
 	{"pkg/cli": true},
-	{"cmd/o365pw": true, "cmd/soak": true},
+	{"cmd/o365pw": true, "cmd/soak": true, "cmd/gendocs": true},
 }
 
 // serversOnly are modules that only the sandbox, the demo's mail program and

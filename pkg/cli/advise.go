@@ -41,6 +41,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*unprintedError](err); ok {
 		return advice{failed, "o365pw show --password " + asArgument(e.name) + "; or undo it: o365pw revoke " + asArgument(e.name)}
 	}
+	if e, ok := errors.AsType[*filterError](err); ok {
+		return advice{failed, "-o json prints what " + e.flag + " works on"}
+	}
 	if e, ok := errors.AsType[*apppassword.LeftBehindError](err); ok {
 		a := advise(e.Cause)
 		a.hint = "the next create removes it; or now: o365pw revoke --yes " + strings.Join(e.KeyIDs, " ")

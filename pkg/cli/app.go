@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -46,9 +47,12 @@ func Main(ctx context.Context, env Env) int {
 	root := newRoot(a)
 	root.SetArgs(env.Args)
 	root.SetIn(env.Stdin)
-	root.SetOut(env.Stdout)
+	// cobra prints help, and completions by a write for each.
+	out := bufio.NewWriter(env.Stdout)
+	root.SetOut(out)
 	root.SetErr(env.Stderr)
 	err := root.ExecuteContext(ctx)
+	_ = out.Flush() // whoever does not read it has seen enough
 	a.progress.stop()
 	a.settle()
 	if err == nil {
@@ -66,9 +70,14 @@ type app struct {
 	profile    string
 	configPath string
 	output     output
+	jq         string
+	template   string
 	quiet      bool
 	verbose    bool
 	noColor    bool
+
+	filter      *filter // of --jq or --template; output is JSON then
+	plainErrors bool    // JSON was not asked for by name
 
 	log      *slog.Logger // what --verbose shows goes here; nil: to stderr as text
 	progress *progress
@@ -113,8 +122,9 @@ func isTerminal(stream any) bool {
 func (a *app) stdoutTTY() bool { return isTerminal(a.Stdout) }
 func (a *app) stderrTTY() bool { return isTerminal(a.Stderr) && !a.quiet && !a.structured() }
 
-// structured tells that the output is for programs, stderr included.
-func (a *app) structured() bool { return a.output == outputJSON }
+// structured tells that the output is for programs, stderr included. Under --jq
+// and --template alone it is not: people use those on terminals.
+func (a *app) structured() bool { return a.output == outputJSON && !a.plainErrors }
 
 // interactive tells that a person can be asked.
 func (a *app) interactive() bool { return isTerminal(a.Stdin) && isTerminal(a.Stderr) }

@@ -45,8 +45,6 @@ On a terminal a table; in a pipe one line each, tab-separated, with a header.
 	f := cmd.Flags()
 	f.StringVar(&o.since, "since", "", "only what happened in this time (24h, 7d), or since then (2026-11-01, or RFC 3339)")
 	f.StringSliceVar(&o.events, "event", nil, "only these events; repeat for more")
-	_ = cmd.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
-	_ = cmd.RegisterFlagCompletionFunc("event", cobra.FixedCompletions(eventNames(), cobra.ShellCompDirectiveNoFileComp))
 	cmd.AddCommand(newAuditVerify(a))
 	return cmd
 }

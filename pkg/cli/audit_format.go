@@ -14,8 +14,11 @@ import (
 )
 
 // entryFormat gives what prints one entry of the audit log, and what ends the
-// output. Only the table keeps the entries: the log may be larger than memory.
+// output. Only the table, --jq and --template keep the entries: the log may be larger than memory.
 func (a *app) entryFormat(out *bufio.Writer) (add func(audit.Entry) error, end func() error) {
+	if a.filter != nil {
+		return a.entriesFiltered()
+	}
 	switch a.output {
 	case outputJSON:
 		return entriesJSON(out)
@@ -60,6 +63,20 @@ func entriesJSON(out *bufio.Writer) (func(audit.Entry) error, func() error) {
 		_, err := out.WriteString("]\n}\n")
 		return err
 	}
+}
+
+// entriesFiltered keeps the entries, since --jq and --template work on all of
+// them at once.
+func (a *app) entriesFiltered() (func(audit.Entry) error, func() error) {
+	v := struct {
+		SchemaVersion int           `json:"schemaVersion"`
+		Entries       []audit.Entry `json:"entries"`
+	}{schemaVersion, []audit.Entry{}}
+	add := func(e audit.Entry) error {
+		v.Entries = append(v.Entries, e)
+		return nil
+	}
+	return add, func() error { return a.printJSON(v) }
 }
 
 // entriesYAML prints the same as printYAML, entry by entry.

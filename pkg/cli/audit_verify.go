@@ -33,7 +33,6 @@ with --head.`,
 		},
 	}
 	cmd.Flags().StringVar(&head, "head", "", "head that an earlier verify printed: the log must still have that line")
-	_ = cmd.RegisterFlagCompletionFunc("head", cobra.NoFileCompletions)
 	return cmd
 }
 

@@ -98,8 +98,6 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 	f.IntVar(&o.maxPerHour, "max-per-hour", 0, "most messages it may send an hour, 1 to 10000 (default: no limit)")
 	f.StringVar(&o.loginName, "login-name", "", "short user name that stands for its one mailbox")
 	f.BoolVar(&o.decoy, "decoy", false, "make a decoy: it never signs in, and its use raises an alert")
-	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions([]string{"imap", "pop3", "smtp"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret, apppassword.BackingUser, apppassword.BackingCertificate}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -108,6 +108,9 @@ type doctor struct {
 }
 
 func (a *app) runDoctor(ctx context.Context, arg string, named bool, o doctorOptions) error {
+	if o.report == "-" && a.filter != nil {
+		return &usageError{problem: "--report - prints text, so " + a.filter.flag + " has no meaning beside it", hint: "o365pw doctor --report FILE " + a.filter.flag + " …"}
+	}
 	if o.report == "-" && a.output != outputAuto && a.output != outputTable {
 		return &usageError{problem: "--report - prints text, so --output " + string(a.output) + " has no meaning beside it", hint: "o365pw doctor --report FILE -o " + string(a.output)}
 	}

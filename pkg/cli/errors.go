@@ -128,6 +128,10 @@ func (a *app) report(err error) int {
 			msg = printable(e.Error())
 			adv.hint = a.advise(e).hint
 		}
+		if e, ok := errors.AsType[*unprintedError](err); ok {
+			msg = printable(e.Error())
+			adv.hint = a.advise(e).hint
+		}
 	}
 	if a.structured() {
 		o := errorJSON{Code: int(adv.code), Message: msg, Hint: adv.hint, RequestID: requestID(err), Warnings: a.warnings}

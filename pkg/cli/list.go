@@ -59,7 +59,6 @@ On a terminal a table; in a pipe one line each, tab-separated, with a header.`,
 	f.BoolVar(&o.local, "local", false, "only what this machine knows, without asking Graph")
 	f.StringVar(&o.expiring, "expiring", "", "only those that expire within this time (30d, 12h) or have expired")
 	f.StringVar(&o.sort, "sort", "name", "order: "+strings.Join(sortKeys, ", "))
-	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(sortKeys, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -67,7 +67,6 @@ own goes into O365PW_ACCESS_TOKEN.`,
 	o.bind(cmd.Flags())
 	cmd.Flags().StringVar(&o.purpose, "for", "", "what to sign in for: graph, mail (default: what the profile's backing needs)")
 	cmd.Flags().BoolVar(&o.ensure, "ensure", false, "do nothing where the sign-in is still good")
-	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{string(forGraph), string(forMail)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -30,7 +30,6 @@ https://mysignins.microsoft.com.`,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runLogout(cmd.Context(), purpose) },
 	}
 	cmd.Flags().StringVar(&purpose, "for", "", "which sign-in: graph, mail (default: what the profile's backing needs)")
-	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{string(forGraph), string(forMail)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -118,6 +119,8 @@ type serverJSON struct {
 // revealed is the only way of a secret into output.
 func revealed(t secret.Text) string { return t.Reveal() }
 
+// printJSON prints the object of a command, or what --jq or --template makes of
+// it.
 func (a *app) printJSON(v any) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -125,6 +128,9 @@ func (a *app) printJSON(v any) error {
 	enc.SetIndent("", "  ")
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("print JSON: %w", err)
+	}
+	if a.filter != nil {
+		return a.printFiltered(b.Bytes())
 	}
 	return a.print(b.Bytes())
 }
@@ -145,7 +151,7 @@ func toYAML(v any) ([]byte, error) {
 		return nil, fmt.Errorf("print YAML: %w", err)
 	}
 	var n yaml.Node // JSON is YAML, and a node keeps the order
-	if err := yaml.Unmarshal(b, &n); err != nil {
+	if err := yaml.Unmarshal(escaped(b), &n); err != nil {
 		return nil, fmt.Errorf("print YAML: %w", err)
 	}
 	blockStyle(&n)
@@ -153,6 +159,20 @@ func toYAML(v any) ([]byte, error) {
 		return nil, fmt.Errorf("print YAML: %w", err)
 	}
 	return b, nil
+}
+
+// escaped writes as \uXXXX what may stand in JSON as it is and not in YAML
+// (YAML 1.2.2 section 5.1).
+func escaped(b []byte) []byte {
+	out := make([]byte, 0, len(b))
+	for _, r := range string(b) {
+		if r >= 0x7f && r < 0xa0 || r == 0xfeff || r == 0xfffe || r == 0xffff {
+			out = fmt.Appendf(out, `\u%04x`, r)
+			continue
+		}
+		out = utf8.AppendRune(out, r)
+	}
+	return out
 }
 
 // plainYAML is text that no reader of YAML 1.1 or 1.2 takes for anything else.

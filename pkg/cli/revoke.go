@@ -56,7 +56,6 @@ id, with nothing of o365pw on the machine but the program.`,
 	f.BoolVar(&o.yes, "yes", false, "do not ask")
 	f.BoolVar(&o.ifExists, "if-exists", false, "a name that is not there is no error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "say what would be revoked, and change nothing")
-	_ = cmd.RegisterFlagCompletionFunc("name", a.completeNames)
 	return cmd
 }
 
@@ -124,10 +123,7 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 			a.warn("%v", err)
 		}
 	}
-	if err := a.printRevoked(results); err != nil {
-		return err
-	}
-	return a.failures(errs, len(results), "revoked")
+	return errors.Join(a.printRevoked(results), a.failures(errs, len(results), "revoked"))
 }
 
 // revocable lists what may be meant. Where every argument names what is on this

@@ -24,6 +24,8 @@ Exchange Online takes only OAuth 2.0.
   o365pw serve                             run the gateway
   o365pw revoke "Outlook on Mac"           shut that one mail program out
 
+  o365pw list --jq '.appPasswords[] | select(.lastUsed == null) | .name'
+  o365pw list --template '{{range .appPasswords}}{{.name}}{{"\n"}}{{end}}'
   o365pw list --config ./lab/config.toml --no-color
   o365pw revoke old --yes --quiet
   o365pw create new --verbose              log each request, never a secret`,
@@ -38,12 +40,13 @@ Exchange Online takes only OAuth 2.0.
 			}
 			return unknownCommand(cmd, args[0])
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		ValidArgsFunction: completeNothing,
+		RunE:              func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("no-color") || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
 				a.noColor = true
 			}
-			return nil
+			return a.prepareOutput(cmd)
 		},
 		PersistentPostRun: func(cmd *cobra.Command, args []string) { a.progress.stop(); a.flushWarnings() },
 	}
@@ -67,6 +70,8 @@ Exchange Online takes only OAuth 2.0.
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
 	f.StringVar(&a.configPath, "config", "", "configuration file (default: $O365PW_CONFIG, else o365pw/config.toml in your configuration folder)")
 	f.VarP(&a.output, "output", "o", "output format: table, json, yaml, csv, name")
+	f.StringVar(&a.jq, "jq", "", "print what this jq expression makes of the JSON output; strings without quotes")
+	f.StringVar(&a.template, "template", "", "print the JSON output by this Go template")
 	f.BoolVar(&a.quiet, "quiet", false, "print data and errors only")
 	f.BoolVar(&a.verbose, "verbose", false, "log each request to stderr (never a secret)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours (also: NO_COLOR)")
@@ -87,41 +92,54 @@ Exchange Online takes only OAuth 2.0.
 	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
 	add("gateway", newServe(a), newSessions(a))
 	add("try", newDemo(a), newSandbox(a))
-	root.AddCommand(newVersion(a))
+	root.AddCommand(newVersion(a), newCompletion(a))
+	root.SetHelpCommand(newHelp())
 	root.InitDefaultHelpCmd()
-	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
-		strict(c)
 		tidyHelp(c)
 	}
-	_ = root.RegisterFlagCompletionFunc("profile", a.completeProfiles)
-	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputNames, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(helpTopics()...)
+	completeFlags(root, a.flagValues())
 	return root
 }
 
-// strict makes cobra's own commands refuse what they do not know, where they
-// would print help and succeed.
-func strict(c *cobra.Command) {
-	switch c.Name() {
-	case "completion":
-		c.Args = cobra.ArbitraryArgs
-		c.RunE = func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			return &usageError{problem: "there is no completion for " + quote(args[0]), hint: "o365pw completion --help"}
-		}
-	case "help":
-		c.Run = nil
-		c.RunE = func(cmd *cobra.Command, args []string) error {
+// Tree is the command tree, for those who document it. It is not to be run.
+func Tree() *cobra.Command {
+	return newRoot(newApp(Env{Getenv: func(string) string { return "" }}))
+}
+
+// newHelp takes the place of cobra's command, which succeeds on what it does not
+// know.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND|TOPIC]",
+		Short: "Help about a command or a topic",
+		Example: `  o365pw help create
+  o365pw help environment`,
+		ValidArgsFunction: completeHelp,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 && topic == cmd.Root() {
 				return unknownCommand(cmd.Root(), args[0])
 			}
 			topic.InitDefaultHelpFlag()
 			return topic.Help()
+		},
+	}
+}
+
+func completeHelp(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	at, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, c := range at.Commands() {
+		if c.IsAvailableCommand() || c.IsAdditionalHelpTopicCommand() {
+			out = append(out, choice(c.Name(), c.Short))
 		}
 	}
+	return begin(out, typed), noFiles
 }
 
 // tidyHelp gives every command the exit codes in its help, and usage errors of
@@ -130,9 +148,7 @@ func tidyHelp(c *cobra.Command) {
 	if c.Long == "" {
 		c.Long = c.Short
 	}
-	if c.Name() != "help" && c.Name() != "completion" {
-		c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
-	}
+	c.Long = strings.TrimRight(c.Long, "\n") + "\n\n" + exitCodeHelp
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			err := check(cmd, args)

@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 			defer stop()
 			env := cli.OS()
 			env.ScryptWorkFactor = 10
-			os.Exit(cli.Main(ctx, env))
+			os.Exit(checked(ctx, env))
 		},
 		// A browser that follows redirects, as a person with a session would.
 		"browser": func() {
@@ -147,6 +147,10 @@ func setupScript(e *testscript.Env) error {
 		return err
 	}
 	_, client := s.sandbox.MailApp()
+	docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
+	if err != nil {
+		return err
+	}
 	id, secret := s.sandbox.AdminClient()
 	s.secrets = append(s.secrets, secret)
 	for k, v := range map[string]string{
@@ -170,6 +174,7 @@ func setupScript(e *testscript.Env) error {
 		"GRAPH":                      s.sandbox.Graph(),
 		"GATEWAY":                    s.gateway["imap"],
 		"BROWSER":                    "browser",
+		"DOCS":                       docs,
 		"DBUS_SESSION_BUS_ADDRESS":   "unix:path=" + filepath.Join(e.WorkDir, "no-bus"),
 	} {
 		e.Setenv(k, v)

@@ -115,7 +115,6 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 	}
 	f.StringVar(&o.log, "log", "", "format of the log: text or json (default: text on a terminal, else json)")
 	f.BoolVar(&o.stop, "stop", false, "stop the running gateway, and wait until it has ended")
-	_ = cmd.RegisterFlagCompletionFunc("log", cobra.FixedCompletions(logFormats, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/graph"
@@ -113,8 +112,6 @@ DavMail (davmail.properties) and proposes what it says. Nothing secret is read.
 	f.Lookup("wait").NoOptDefVal = defaultWait
 	f.BoolVar(&o.yes, "yes", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print what would be done, and change nothing")
-	_ = cmd.RegisterFlagCompletionFunc("allow", cobra.FixedCompletions([]string{"imap", "pop3", "smtp"}, cobra.ShellCompDirectiveNoFileComp))
-	_ = cmd.RegisterFlagCompletionFunc("backing", cobra.FixedCompletions([]string{apppassword.BackingSecret, apppassword.BackingCertificate, apppassword.BackingUser}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

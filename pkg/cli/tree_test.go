@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -21,11 +22,22 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}
-		if c.Name() == "help" || c.Name() == "completion" || c.HasParent() && c.Parent().Name() == "completion" {
-			return // cobra's own
+		if c.IsAdditionalHelpTopicCommand() {
+			if c.Short == "" || strings.HasSuffix(c.Short, ".") || strings.Contains(c.Long, "Exit codes:") {
+				t.Errorf("topic %s: short help %q, or exit codes of a command", c.Name(), c.Short)
+			}
+			for line := range strings.Lines(c.Long) {
+				if utf8.RuneCountInString(line) > 85 {
+					t.Errorf("topic %s: the line %q is too long for a terminal", c.Name(), line)
+				}
+			}
+			return
 		}
-		if c.Short == "" || strings.HasSuffix(c.Short, ".") || !strings.Contains(c.Long, "Exit codes:") {
-			t.Errorf("%s: short help %q, or no exit codes in the long one", c.CommandPath(), c.Short)
+		if !strings.Contains(c.Long, "Exit codes:") {
+			t.Errorf("%s: no exit codes in the help", c.CommandPath())
+		}
+		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
+			t.Errorf("%s: short help %q", c.CommandPath(), c.Short)
 		}
 		for line := range strings.Lines(c.Example) {
 			if len(line) > 100 {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ import (
 var (
 	// Global, with GCC (US government, level 2).
 	global = Cloud{
-		Name:      "global",
+		Name: "global", About: "Microsoft 365 worldwide, with GCC",
 		Authority: "https://login.microsoftonline.com",
 		Graph:     "https://graph.microsoft.com/v1.0", GraphResource: "https://graph.microsoft.com",
 		IMAP:              Endpoint{"outlook.office365.com", 993, "tls"},
@@ -30,7 +31,7 @@ var (
 	// GCC High. Resources and SMTP: seen in use, not documented; the endpoint list
 	// has port 587 at outlook.office365.us.
 	usgov = Cloud{
-		Name:      "usgov",
+		Name: "usgov", About: "US government, GCC High",
 		Authority: "https://login.microsoftonline.us",
 		Graph:     "https://graph.microsoft.us/v1.0", GraphResource: "https://graph.microsoft.us",
 		IMAP:              Endpoint{"outlook.office365.us", 993, "tls"},
@@ -45,7 +46,7 @@ var (
 	// (outlook-dod.office365.us or outlook.office365.us). That the portal is GCC
 	// High's: seen in use.
 	dod = Cloud{
-		Name:      "dod",
+		Name: "dod", About: "US Department of Defense",
 		Authority: "https://login.microsoftonline.us",
 		Graph:     "https://dod-graph.microsoft.us/v1.0", GraphResource: "https://dod-graph.microsoft.us",
 		IMAP:              Endpoint{"outlook-dod.office365.us", 993, "tls"},
@@ -60,7 +61,7 @@ var (
 	// documented. login.partner.microsoftonline.cn seems to be the newer name of
 	// its sign-in.
 	china = Cloud{
-		Name:      "china",
+		Name: "china", About: "China, operated by 21Vianet",
 		Authority: "https://login.chinacloudapi.cn",
 		Graph:     "https://microsoftgraph.chinacloudapi.cn/v1.0", GraphResource: "https://microsoftgraph.chinacloudapi.cn",
 		IMAP:              Endpoint{"partner.outlook.cn", 993, "tls"},
@@ -73,6 +74,9 @@ var (
 
 	builtin = []Cloud{global, usgov, dod, china}
 )
+
+// BuiltinClouds are Microsoft's clouds, the global one first.
+func BuiltinClouds() []Cloud { return slices.Clone(builtin) }
 
 // BuiltinCloud gives one of Microsoft's clouds: global, usgov, dod or china. The
 // Exchange resources of the last three are unconfirmed, and so are some of their

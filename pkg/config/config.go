@@ -72,6 +72,7 @@ type Cloud struct {
 
 	CAFile string // absolute path of PEM certificates to trust beside the system's; may be empty
 
+	About               string // whose cloud it is, in a few words; empty for one of the configuration
 	Portal              string // Entra admin center, no slash at its end; empty where it is not known
 	ExchangeEnvironment string // for Connect-ExchangeOnline -ExchangeEnvironmentName; empty where it is not known
 }

@@ -5,7 +5,7 @@
 // The mail server is Dovecot (IMAP, POP3, submission), which takes XOAUTH2 alone
 // and has each token checked by the sandbox, and relays what is sent to a sink
 // in the test; the mail programs are those of docs/clients.md; the keychain is
-// gnome-keyring. The OAuth server is oidc-provider, which npm ci installs into
+// gnome-keyring; the shells that complete are bash, zsh and fish. The OAuth server is oidc-provider, which npm ci installs into
 // a temporary folder, and the browser is Chromium. All run on loopback
 // addresses, with their files in temporary folders, as any user or as root. A
 // test whose tool is missing fails: .ci/run installs them.

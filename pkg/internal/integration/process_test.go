@@ -127,13 +127,14 @@ func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
 // packages are Debian's names for what the tests run.
 var packages = map[string]string{
 	"alpine": "alpine", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
-	"fdm": "fdm", "fetchmail": "fetchmail", "getmail": "getmail6",
+	"fdm": "fdm", "fetchmail": "fetchmail", "fish": "fish", "getmail": "getmail6",
 	"git": "git-email libauthen-sasl-perl libmailtools-perl libnet-smtp-ssl-perl", "gnome-keyring-daemon": "gnome-keyring",
-	"mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
+	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
 	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
+	"zsh": "zsh",
 }
 
 // tool is the path of a program. It fails the test where there is none.
