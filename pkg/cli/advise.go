@@ -75,13 +75,13 @@ func advise(err error) advice {
 		a.hint = "the tenant may block device codes alone: o365pw login, or on a machine without a browser o365pw login --paste; " + a.hint
 		return a
 	}
-	if _, ok := errors.AsType[*signInError](err); ok {
-		return advice{signInRequired, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN"}
+	if e, ok := errors.AsType[*signInError](err); ok {
+		return advice{signInRequired, cmp.Or(e.hint, "o365pw login; in CI set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or O365PW_ACCESS_TOKEN")}
 	}
 	if e, ok := errors.AsType[*unattendedError](err); ok {
 		a := advise(e.err)
-		if ee, ok := errors.AsType[*entra.Error](e.err); ok && ee.Kind() == entra.Refused && e.refusedHint() != "" {
-			a.hint = e.refusedHint()
+		if ee, ok := errors.AsType[*entra.Error](e.err); ok {
+			a.hint = cmp.Or(e.refusedHint(ee), a.hint)
 		}
 		return a
 	}

@@ -46,7 +46,7 @@ func (a *app) copyToClipboard(ctx context.Context, text secret.Text) error {
 			defer cancel()
 			cmd := exec.CommandContext(ctx, path, tool[1:]...)
 			cmd.Env = childEnviron(os.Environ())
-			cmd.Stdin = strings.NewReader(revealed(text))
+			cmd.Stdin = strings.NewReader(a.revealed(text))
 			if err := cmd.Run(); err != nil {
 				return fmt.Errorf("copy to the clipboard with %s: %w", tool[0], err)
 			}
@@ -58,7 +58,7 @@ func (a *app) copyToClipboard(ctx context.Context, text secret.Text) error {
 		return &usageError{problem: "there is no clipboard here: neither a clipboard program nor a terminal", hint: "install wl-copy, xclip or xsel, or use --password"}
 	}
 	defer tty.Close()
-	if _, err := fmt.Fprintf(tty, "\x1b]52;c;%s\a", base64.StdEncoding.EncodeToString([]byte(revealed(text)))); err != nil {
+	if _, err := fmt.Fprintf(tty, "\x1b]52;c;%s\a", base64.StdEncoding.EncodeToString([]byte(a.revealed(text)))); err != nil {
 		return errors.Join(errors.New("copy to the clipboard by the terminal"), err)
 	}
 	return nil

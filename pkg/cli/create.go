@@ -119,7 +119,7 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 	}
 	a.audited(ctx, s.stateDir, auditEntry(audit.Created, created.Record))
 	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
-	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: revealed(created.Password), Servers: s.servers(ctx, created.Record)}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: a.revealed(created.Password), Servers: s.servers(ctx, created.Record)}
 	if len(v.Servers) == 0 {
 		for _, p := range created.Record.Allow {
 			a.warn("%s", notListening(p))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -44,8 +45,9 @@ func (e *usageError) Error() string { return e.problem }
 
 // signInError tells that no sign-in to Graph is there, or that it has ended.
 type signInError struct {
-	err      error // why the sign-in is no longer good; nil: there is none
-	keychain error // why there can be none here
+	err      error  // why the sign-in is no longer good; nil: there is none
+	keychain error  // why there can be none here
+	hint     string // what to do instead, where that is known
 }
 
 func (e *signInError) Error() string {
@@ -70,7 +72,7 @@ type unattendedError struct {
 func (e *unattendedError) Error() string {
 	with := string(e.by)
 	switch e.by {
-	case byClientSecret, byCertificate, byTokenFile, byGitHub:
+	case byClientSecret, byCertificate, byTokenFile, byToken, byGitHub:
 		with = "AZURE_CLIENT_ID and " + with
 	}
 	return fmt.Sprintf("sign in with %s: %v", with, e.err)
@@ -78,15 +80,31 @@ func (e *unattendedError) Error() string {
 
 func (e *unattendedError) Unwrap() error { return e.err }
 
-// refusedHint is what to look at where Entra does not take the credential.
-func (e *unattendedError) refusedHint() string {
+// refusedHint is what to look at where Entra does not take the credential. It is
+// empty where the table of Entra's errors says it better.
+func (e *unattendedError) refusedHint(err *entra.Error) string {
+	numbered := func(numbers ...int) bool {
+		return slices.ContainsFunc(numbers, func(n int) bool { return slices.Contains(err.Numbers, n) })
+	}
+	if err.Kind() != entra.Refused {
+		return ""
+	}
 	switch e.by {
 	case byClientSecret:
 		return "check AZURE_CLIENT_ID and AZURE_CLIENT_SECRET: the secret has expired, or its id was taken for its value"
 	case byCertificate:
 		return "check AZURE_CLIENT_ID, and that the certificate is among those of the application: az ad app credential list --cert --id CLIENT_ID"
-	case byTokenFile, byGitHub:
-		return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+	case byTokenFile, byToken, byGitHub, byAzurePipelines:
+		switch {
+		case numbered(70021, 700211, 700212, 700213):
+			return "register issuer, subject and audience as the message quotes them: az ad app federated-credential create --id CLIENT_ID"
+		case numbered(50013, 50027):
+			return "the token was cut or changed on its way, or it is not the issuer's: take it as the platform gives it"
+		case numbered(700024) && e.by == byToken:
+			return "the token in AZURE_FEDERATED_TOKEN has expired: a job gets one, when it starts; give the command a job of its own"
+		case numbered(700024) && e.by == byTokenFile:
+			return "the token in AZURE_FEDERATED_TOKEN_FILE has expired: see that who writes the file still replaces it"
+		}
 	}
 	return ""
 }

@@ -57,6 +57,7 @@ func newMachine(t *testing.T, srv ...*sandbox.Server) *machine {
 	}
 	id, secret := m.sandbox.AdminClient()
 	m.env = append(os.Environ(),
+		"GITHUB_ACTIONS=", "GITLAB_CI=", "TF_BUILD=", // where the tests themselves may run
 		"HOME="+m.dir, "O365PW_CONFIG="+filepath.Join(m.dir, "config.toml"), "O365PW_STATE="+filepath.Join(m.dir, "state"),
 		"O365PW_KEYCHAIN=file", "O365PW_KEYCHAIN_PASSPHRASE=kill", "AZURE_CLIENT_ID="+id, "AZURE_CLIENT_SECRET="+secret)
 	return m

@@ -49,11 +49,12 @@ The sign-in is kept in the keychain and renews itself. --ensure does nothing
 where it is still good.
 
 Unattended, no login is needed. Set AZURE_TENANT_ID and AZURE_CLIENT_ID with
-AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH or
-AZURE_FEDERATED_TOKEN_FILE; GitHub Actions with id-token: write needs nothing
-beside the two. On Azure a managed identity serves where IDENTITY_ENDPOINT is
-set, or with AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential. A token of your
-own goes into O365PW_ACCESS_TOKEN.`,
+AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE
+or AZURE_FEDERATED_TOKEN. GitHub Actions with id-token: write needs nothing
+beside the two; Azure Pipelines needs SYSTEM_ACCESSTOKEN in a task with a
+service connection. On Azure a managed identity serves where IDENTITY_ENDPOINT
+is set, or with AZURE_TOKEN_CREDENTIALS=ManagedIdentityCredential. A token of
+your own goes into O365PW_ACCESS_TOKEN.`,
 		Example: `  o365pw login
   o365pw login --paste
   o365pw login --device-code

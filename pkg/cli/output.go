@@ -16,7 +16,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
-	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // schemaVersion is in every JSON object. It changes when a field changes its
@@ -115,9 +114,6 @@ type serverJSON struct {
 	Port     int    `json:"port"`
 	Security string `json:"security"` // none, starttls, tls
 }
-
-// revealed is the only way of a secret into output.
-func revealed(t secret.Text) string { return t.Reveal() }
 
 // printJSON prints the object of a command, or what --jq or --template makes of
 // it.

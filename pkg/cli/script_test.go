@@ -250,8 +250,9 @@ func cmdRemote(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// addCredential makes a credential behind o365pw's back, by plain HTTP.
-func addCredential(srv *sandbox.Server, name string) error {
+// addCredential makes a credential behind o365pw's back, by plain HTTP. It ends
+// after two years, or when end says.
+func addCredential(srv *sandbox.Server, name string, end ...time.Time) error {
 	id, secret := srv.AdminClient()
 	_, client := srv.MailApp()
 	resp, err := http.PostForm(srv.Authority()+"/"+srv.Tenant+"/oauth2/v2.0/token", url.Values{
@@ -266,7 +267,11 @@ func addCredential(srv *sandbox.Server, name string) error {
 	if err := json.NewDecoder(resp.Body).Decode(&tok); err != nil {
 		return err
 	}
-	body, err := json.Marshal(map[string]any{"passwordCredential": map[string]any{"displayName": name}})
+	credential := map[string]any{"displayName": name}
+	for _, t := range end {
+		credential["endDateTime"] = t.UTC().Format(time.RFC3339)
+	}
+	body, err := json.Marshal(map[string]any{"passwordCredential": credential})
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 	if !o.password {
 		password = secret.Text{}
 	}
-	v.Password = revealed(password)
+	v.Password = a.revealed(password)
 	switch a.output {
 	case outputJSON:
 		return a.printJSON(v)
@@ -140,7 +140,7 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	line := func(label, value string) { fmt.Fprintf(&b, "  %-10s %s\n", label, value) }
 	fmt.Fprintf(&b, "%s\n\n", a.paint(bold, printable(e.Name)))
 	if !password.IsZero() {
-		line("Password", a.paint(bold, revealed(password)))
+		line("Password", a.paint(bold, a.revealed(password)))
 	}
 	users := e.Mailboxes
 	if e.LoginName != "" {

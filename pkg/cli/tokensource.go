@@ -75,9 +75,13 @@ func (t *tokenSource) scoped(ctx context.Context, key, scope string) (secret.Tex
 		if !unattended {
 			if t.a.Getenv("AZURE_CLIENT_ID") != "" {
 				// A CI secret that is missing or empty looks like this.
-				t.a.warn("AZURE_CLIENT_ID is set, but nothing that goes with it (AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE): the sign-in of login is used")
+				t.a.warn("AZURE_CLIENT_ID is set, but nothing that goes with it (AZURE_CLIENT_SECRET, AZURE_CLIENT_CERTIFICATE_PATH, AZURE_FEDERATED_TOKEN_FILE, AZURE_FEDERATED_TOKEN): the sign-in of login is used")
 			}
-			return t.refresh(ctx, scope)
+			tok, err := t.refresh(ctx, scope)
+			if e, ok := errors.AsType[*signInError](err); ok {
+				e.hint = t.a.missingInCI()
+			}
+			return tok, err
 		}
 		tok, err := u.token(ctx, t.s)
 		if err != nil {

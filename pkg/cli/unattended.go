@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/secret"
@@ -18,7 +19,9 @@ const (
 	byClientSecret    signInKind = "AZURE_CLIENT_SECRET"
 	byCertificate     signInKind = "AZURE_CLIENT_CERTIFICATE_PATH"
 	byTokenFile       signInKind = "AZURE_FEDERATED_TOKEN_FILE"
+	byToken           signInKind = "AZURE_FEDERATED_TOKEN"
 	byGitHub          signInKind = "ACTIONS_ID_TOKEN_REQUEST_URL"
+	byAzurePipelines  signInKind = "SYSTEM_OIDCREQUESTURI"
 	byManagedIdentity signInKind = "managed identity"
 	byAzureCLI        signInKind = "Azure CLI"
 )
@@ -38,8 +41,16 @@ func (a *app) unattended() (unattended, bool) {
 		clientSecret = a.Getenv("AZURE_CLIENT_SECRET")
 		certificate  = a.Getenv("AZURE_CLIENT_CERTIFICATE_PATH")
 		tokenFile    = a.Getenv("AZURE_FEDERATED_TOKEN_FILE")
+		token        = a.Getenv("AZURE_FEDERATED_TOKEN")
 		requestURL   = a.Getenv("ACTIONS_ID_TOKEN_REQUEST_URL")
 		requestToken = a.Getenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+
+		// The first is there in each step of Azure Pipelines, the second where it is
+		// mapped, and the others in the tasks for Azure.
+		oidcURI     = a.Getenv("SYSTEM_OIDCREQUESTURI")
+		accessToken = a.Getenv("SYSTEM_ACCESSTOKEN")
+		connection  = a.Getenv("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID")
+		connected   = cmp.Or(clientID, a.Getenv("AZURESUBSCRIPTION_CLIENT_ID"))
 	)
 	asserted := func(assertion func(s *session) (entra.Assertion, error)) func(context.Context, *session) (entra.Token, error) {
 		return func(ctx context.Context, s *session) (entra.Token, error) {
@@ -59,10 +70,18 @@ func (a *app) unattended() (unattended, bool) {
 		return unattended{byCertificate, asserted(func(s *session) (entra.Assertion, error) { return a.certificateFile(certificate) })}, true
 	case clientID != "" && tokenFile != "":
 		return unattended{byTokenFile, asserted(func(s *session) (entra.Assertion, error) { return entra.FederatedFile(tokenFile), nil })}, true
+	case clientID != "" && token != "":
+		return unattended{byToken, asserted(func(s *session) (entra.Assertion, error) { return entra.FederatedToken(secret.New(token)), nil })}, true
 	case clientID != "" && requestURL != "" && requestToken != "":
 		return unattended{byGitHub, asserted(func(s *session) (entra.Assertion, error) {
 			return entra.GitHubActions(a.unattendedClient(s).HTTP, requestURL, secret.New(requestToken)), nil
 		})}, true
+	case connected != "" && oidcURI != "" && accessToken != "" && connection != "":
+		return unattended{byAzurePipelines, func(ctx context.Context, s *session) (entra.Token, error) {
+			tenant := cmp.Or(a.Getenv("AZURE_TENANT_ID"), a.Getenv("AZURESUBSCRIPTION_TENANT_ID"), s.profile.Tenant)
+			c := a.entraClient(s.http, s.profile.Cloud, tenant)
+			return c.ClientAssertion(ctx, connected, entra.AzurePipelines(c.HTTP, oidcURI, secret.New(accessToken), connection), s.graphDefault())
+		}}, true
 	}
 	switch a.Getenv("AZURE_TOKEN_CREDENTIALS") {
 	case "ManagedIdentityCredential":
@@ -80,6 +99,27 @@ func (a *app) unattended() (unattended, bool) {
 // profile's.
 func (a *app) unattendedClient(s *session) *entra.Client {
 	return a.entraClient(s.http, s.profile.Cloud, cmp.Or(a.Getenv("AZURE_TENANT_ID"), s.profile.Tenant))
+}
+
+// missingInCI is what the CI system that this program runs in has not been asked
+// for; empty elsewhere, and where nothing is known to be missing.
+func (a *app) missingInCI() string {
+	set := func(name string) bool { return a.Getenv(name) != "" }
+	switch client := "set AZURE_CLIENT_ID to the client id of the application that trusts this job"; {
+	case a.Getenv("GITHUB_ACTIONS") == "true" && !set("ACTIONS_ID_TOKEN_REQUEST_URL"):
+		return "give the job permissions: id-token: write, and AZURE_CLIENT_ID in env"
+	case a.Getenv("GITHUB_ACTIONS") == "true" && !set("AZURE_CLIENT_ID"):
+		return client
+	case a.Getenv("GITLAB_CI") == "true" && !set("AZURE_FEDERATED_TOKEN"):
+		return "give the job id_tokens: AZURE_FEDERATED_TOKEN: aud: api://AzureADTokenExchange, and the variable AZURE_CLIENT_ID"
+	case a.Getenv("GITLAB_CI") == "true" && !set("AZURE_CLIENT_ID"):
+		return client
+	case strings.EqualFold(a.Getenv("TF_BUILD"), "true") && !set("SYSTEM_ACCESSTOKEN"):
+		return "give the step env: SYSTEM_ACCESSTOKEN: $(System.AccessToken)"
+	case strings.EqualFold(a.Getenv("TF_BUILD"), "true") && !set("AZURESUBSCRIPTION_SERVICE_CONNECTION_ID"):
+		return "run it in a task AzureCLI@2 that names the service connection in azureSubscription"
+	}
+	return ""
 }
 
 // graphDefault is the scope of what an application was granted at Graph.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
 
@@ -33,6 +31,23 @@ func FederatedFile(path string) Assertion {
 			return secret.Text{}, fmt.Errorf("federated token file %s: %w", path, err)
 		}
 		return text, nil
+	}
+}
+
+// FederatedToken gives an assertion that is at hand as text, as GitLab puts the
+// ID token of a job into a variable of the job's choice
+// (https://docs.gitlab.com/ci/secrets/id_token_authentication/). It cannot be
+// renewed, and is good until it expires.
+func FederatedToken(token secret.Text) Assertion {
+	return func(context.Context, string, string) (secret.Text, error) {
+		text := strings.TrimSpace(token.Reveal())
+		switch {
+		case text == "":
+			return secret.Text{}, errors.New("the federated token is empty")
+		case len(text) > maxAssertion || !isJWT(text):
+			return secret.Text{}, errors.New("the federated token is not one JWT and nothing else")
+		}
+		return secret.New(text), nil
 	}
 }
 
@@ -80,74 +95,4 @@ func isJWT(s string) bool {
 		}
 	}
 	return len(parts) == 3
-}
-
-// GitHubActions gives the identity token of the job that this program runs in
-// (https://docs.github.com/actions/reference/security/oidc). requestURL and
-// requestToken are ACTIONS_ID_TOKEN_REQUEST_URL and
-// ACTIONS_ID_TOKEN_REQUEST_TOKEN, which a job has that is allowed
-// `id-token: write`. GitHub is asked for each token request: an identity token
-// lives for about five minutes. h may be nil; redirects are never followed.
-//
-// Errors are [*Error]: Misconfigured where the job is not allowed to ask,
-// Unavailable where GitHub gives no answer.
-func GitHubActions(h *http.Client, requestURL string, requestToken secret.Text) Assertion {
-	return func(ctx context.Context, _, _ string) (secret.Text, error) {
-		return askGitHub(ctx, h, requestURL, requestToken)
-	}
-}
-
-const gitHubHint = "the job needs `permissions: id-token: write`"
-
-func askGitHub(ctx context.Context, h *http.Client, requestURL string, requestToken secret.Text) (secret.Text, error) {
-	e := &Error{Op: "get identity token from GitHub Actions"}
-	fail := func(kind Kind, err error) (secret.Text, error) {
-		e.Err, e.kind = err, kind
-		return secret.Text{}, e
-	}
-	if requestURL == "" || requestToken.IsZero() {
-		return fail(Misconfigured, fmt.Errorf("GitHub offers none here: %s", gitHubHint))
-	}
-	u, err := url.Parse(requestURL)
-	if err != nil || u.Host == "" || u.User != nil || !confidential(u, loopback) || !tokenText(requestToken.Reveal()) {
-		return fail(Misconfigured, errors.New("ACTIONS_ID_TOKEN_REQUEST_URL and ACTIONS_ID_TOKEN_REQUEST_TOKEN are not an https address and a token"))
-	}
-	query := u.Query()
-	query.Set("audience", federationAudience)
-	u.RawQuery = query.Encode()
-	e.URL = (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
-
-	req, err := http.NewRequest(http.MethodGet, u.String(), nil)
-	if err != nil {
-		return fail(Misconfigured, errors.New("ACTIONS_ID_TOKEN_REQUEST_URL is not an address"))
-	}
-	req.Header.Set("Authorization", "bearer "+requestToken.Reveal())
-	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", defaultUserAgent)
-	resp, body, err := send(ctx, h, defaultTimeout, req)
-	if resp != nil {
-		e.answered(resp)
-	}
-	hide := strings.NewReplacer(requestToken.Reveal(), "[secret]")
-	switch {
-	case err != nil:
-		return fail("", err)
-	case e.Status >= 300 && e.Status < 400:
-		return fail("", redirected(resp))
-	case e.Status == http.StatusUnauthorized, e.Status == http.StatusForbidden:
-		return fail(Misconfigured, fmt.Errorf("%s; the answer was %q", gitHubHint, hide.Replace(line(string(body)))))
-	case e.Status == http.StatusTooManyRequests, e.Status >= 500:
-		return fail("", fmt.Errorf("the answer was %q", hide.Replace(line(string(body)))))
-	case e.Status != http.StatusOK:
-		return fail(Misconfigured, fmt.Errorf("the answer was %q", hide.Replace(line(string(body)))))
-	}
-	m, err := decodeObject(body)
-	if err != nil {
-		return fail("", err)
-	}
-	value := m.str("value")
-	if len(value) > maxAssertion || !isJWT(value) {
-		return fail("", errors.New("the answer holds no identity token"))
-	}
-	return secret.New(value), nil
 }

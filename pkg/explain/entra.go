@@ -49,6 +49,14 @@ var entra = []entry{
 		{"no federated credential of the application matches the assertion's issuer, subject and audience",
 			"register all three exactly as the message quotes them: az ad app federated-credential create --id CLIENT_ID", Administrator},
 	}},
+	{kind: OfEntra, numbers: []int{50166, 501661, 90061}, seen: true, remedies: []Remedy{
+		{"Entra could not read the keys of the assertion's issuer",
+			"let the internet read ISSUER/.well-known/openid-configuration and the keys it names, with a public certificate; where it can, try again", Administrator},
+	}},
+	{kind: OfEntra, numbers: []int{7000272}, seen: true, remedies: []Remedy{
+		{"the assertion was signed with a key that its issuer does not publish",
+			"publish the key in the issuer's key set, or wait until Entra has read a new one", Administrator},
+	}},
 
 	// The application in the tenant.
 	{kind: OfEntra, numbers: []int{700016, 700011}, remedies: []Remedy{

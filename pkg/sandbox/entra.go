@@ -61,6 +61,7 @@ func (s *Server) entraHandler() http.Handler {
 	mux.Handle("GET /metadata/identity/oauth2/token", s.entraFaults(s.serveIMDS))
 	mux.Handle("GET /sandbox/msi/token", s.entraFaults(s.serveAppService))
 	mux.HandleFunc("GET /sandbox/oidc/token", s.serveOIDCToken)
+	mux.HandleFunc("POST /sandbox/oidc/connection", s.serveConnectionToken)
 	mux.HandleFunc("GET /sandbox/oidc/.well-known/openid-configuration", s.serveOIDCDiscovery)
 	mux.HandleFunc("GET /sandbox/oidc/keys", s.serveOIDCKeys)
 	mux.HandleFunc("GET /sandbox/faults", s.serveFaults)

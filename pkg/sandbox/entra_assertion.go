@@ -2,10 +2,8 @@ package sandbox
 
 import (
 	"cmp"
-	"crypto/subtle"
 	"encoding/base64"
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -145,51 +143,4 @@ func (s *Server) checkFederated(app *application, t *jwt, now time.Time) *oauthE
 	}
 	_, refusal := t.withinTime(now)
 	return refusal
-}
-
-// oidcAudience is what GitHub puts in a token that no audience was asked for.
-const oidcAudience = "https://github.com/contoso"
-
-// OIDCIssuer is the issuer of the tokens that OIDCToken and GitHubOIDC give.
-func (s *Server) OIDCIssuer() string { return s.authority + "/sandbox/oidc" }
-
-// GitHubOIDC gives what GitHub Actions puts in ACTIONS_ID_TOKEN_REQUEST_URL
-// and ACTIONS_ID_TOKEN_REQUEST_TOKEN. A GET of the URL with &audience=…
-// appended and the bearer token answers {"value": token}; the token has the
-// subject OIDCSubject and lives five minutes.
-func (s *Server) GitHubOIDC() (url, token string) {
-	return s.OIDCIssuer() + "/token?api-version=2.0", s.oidcRequestToken
-}
-
-// serveOIDCToken is GitHub's endpoint for the tokens of a job.
-func (s *Server) serveOIDCToken(w http.ResponseWriter, r *http.Request) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
-	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	switch {
-	case !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare([]byte(token), []byte(s.oidcRequestToken)) != 1:
-		http.Error(w, "the request token is missing or wrong", http.StatusUnauthorized)
-		return
-	case err != nil, query.Get("api-version") != "2.0", len(query["audience"]) > 1, query.Has("audience") && query.Get("audience") == "":
-		http.Error(w, "the query needs api-version=2.0 and at most one audience", http.StatusBadRequest)
-		return
-	}
-	audience := cmp.Or(query.Get("audience"), oidcAudience)
-	writeJSON(w, http.StatusOK, map[string]any{"count": 1, "value": s.OIDCToken(s.OIDCSubject, audience, 5*time.Minute)})
-}
-
-// serveOIDCDiscovery and serveOIDCKeys are what others check the issuer's
-// tokens with (OpenID Connect Discovery 1.0 section 4).
-func (s *Server) serveOIDCDiscovery(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{
-		"issuer": s.OIDCIssuer(), "jwks_uri": s.OIDCIssuer() + "/keys", "response_types_supported": []string{"id_token"},
-		"subject_types_supported": []string{"public"}, "id_token_signing_alg_values_supported": []string{"RS256"},
-	})
-}
-
-func (s *Server) serveOIDCKeys(w http.ResponseWriter, _ *http.Request) {
-	key := &s.oidcKey().PublicKey
-	writeJSON(w, http.StatusOK, map[string]any{"keys": []map[string]string{{
-		"kty": "RSA", "use": "sig", "alg": "RS256", "kid": oidcKeyID(key),
-		"n": base64.RawURLEncoding.EncodeToString(key.N.Bytes()), "e": "AQAB",
-	}}})
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"maps"
 	"net/url"
@@ -227,45 +226,6 @@ func TestFederation(t *testing.T) {
 	}
 	if err := s.AddFederatedCredential(id, "github", s.OIDCIssuer(), "y"); err == nil {
 		t.Error("a name twice")
-	}
-}
-
-func TestGitHubOIDC(t *testing.T) {
-	s := start(t, &Server{Now: fixed()})
-	address, token := s.GitHubOIDC()
-	get := func(address, auth string) response { return send(t, "GET", address, "", "", "Authorization", auth) }
-	claims := func(r response) jwtObject {
-		t.Helper()
-		text, _ := r.body["value"].(string)
-		j, err := parseJWT(text)
-		if r.status != 200 || err != nil || j.verify(&s.oidcKey().PublicKey) != nil {
-			t.Fatalf("%d %s %v", r.status, r.text, err)
-		}
-		return j.claims
-	}
-	one := claims(get(address+"&audience="+url.QueryEscape(exchangeAudience), "bearer "+token))
-	if expires, _ := one.date("exp"); one.audience() != exchangeAudience || one.text("sub") != "repo:contoso/mail:ref:refs/heads/main" ||
-		one.text("iss") != s.OIDCIssuer() || !expires.Equal(s.now().Add(5*time.Minute).Truncate(time.Second)) {
-		t.Errorf("claims %s", one)
-	}
-	if other := claims(get(address, "Bearer "+token)); other.audience() != oidcAudience || other.text("jti") == one.text("jti") {
-		t.Errorf("claims %s", other)
-	}
-	for _, r := range []response{
-		get(address, "Bearer x"), get(address, ""), get(strings.Split(address, "?")[0]+"?audience=x", "Bearer "+token), get(address+"&audience=", "Bearer "+token),
-	} {
-		if r.status != 400 && r.status != 401 {
-			t.Errorf("%d %s", r.status, r.text)
-		}
-	}
-	r := send(t, "GET", s.OIDCIssuer()+"/.well-known/openid-configuration", "", "")
-	if r.body["issuer"] != s.OIDCIssuer() {
-		t.Errorf("discovery: %s", r.text)
-	}
-	var keys struct{ Keys []struct{ N string } }
-	json.Unmarshal([]byte(send(t, "GET", r.body["jwks_uri"].(string), "", "").text), &keys)
-	if len(keys.Keys) != 1 || keys.Keys[0].N != base64.RawURLEncoding.EncodeToString(s.oidcKey().N.Bytes()) {
-		t.Errorf("keys %+v", keys)
 	}
 }
 

@@ -142,6 +142,7 @@ type Server struct {
 	idKey                        *ecdsa.PrivateKey
 	oidcKey                      func() *rsa.PrivateKey // made when first needed
 	oidcRequestToken             string
+	oidcConnection               string // id of the service connection of Azure Pipelines
 	identityHeader               string
 	certs                        certificates
 	exchange                     *exchange
@@ -265,6 +266,7 @@ func (s *Server) prepare() error {
 		return key
 	})
 	s.oidcRequestToken, s.identityHeader = newToken(200, 300), newToken(32, 33)
+	s.oidcConnection = uuid.NewString()
 	s.OIDCSubject = cmp.Or(s.OIDCSubject, "repo:contoso/mail:ref:refs/heads/main")
 	if s.certs, err = newCertificates(s.Now()); err != nil {
 		return err
