@@ -263,7 +263,7 @@ func TestWaitForEntraEnds(t *testing.T) {
 	f.WaitLimit = 30 * time.Millisecond
 	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.EntraStatus = 500 })
 	f.Graph.Token = func(context.Context) (secret.Text, error) { return secret.Text{}, errors.New("not asked") }
-	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(f.record(Request{}), secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}
@@ -280,7 +280,7 @@ func TestWaitForSilentEntraEnds(t *testing.T) {
 	f := newFixture(t)
 	f.WaitLimit = 50 * time.Millisecond
 	f.Entra.Authority = silent.URL
-	ok, err := f.waitAccepted(t.Context(), f.newSecret(secret.New("x")))
+	ok, err := f.waitAccepted(t.Context(), f.newSecret(f.record(Request{}), secret.New("x")))
 	if ok || err != nil || len(f.warned) == 0 {
 		t.Errorf("accepted %v, %v, warned %v", ok, err, f.warned)
 	}

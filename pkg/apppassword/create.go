@@ -3,7 +3,6 @@ package apppassword
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -12,16 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
-	"github.com/o365pw/o365pw/pkg/graph"
-	"github.com/o365pw/o365pw/pkg/internal/durable"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
-
-// undoLimit bounds the removal of what a failed create made. It runs also
-// when the person has pressed Ctrl-C.
-const undoLimit = 2 * time.Minute
 
 // Request is what a person asks of Create.
 type Request struct {
@@ -144,11 +135,7 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	if err := req.check(m.now()); err != nil {
 		return Created{}, err
 	}
-	if m.Registry.Dir == "" {
-		return Created{}, ErrNoState
-	}
-	m.progress("waiting for another create of this profile")
-	unlock, err := durable.Lock(ctx, m.createLock())
+	unlock, err := m.lockCreates(ctx)
 	if err != nil {
 		return Created{}, err
 	}
@@ -159,84 +146,41 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 	if err := m.checkFree(ctx, req.Name); err != nil {
 		return Created{}, err
 	}
-	keychain, err := m.openKeychain(ctx)
-	if err != nil {
-		return Created{}, err
-	}
-
-	note := Pending{ID: uuid.NewString(), Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant,
-		ClientID: m.Profile.ClientID, Keychain: m.Profile.Keychain, Since: m.now().UTC()}
-	cred, clientSecret, expires, err := m.addPassword(ctx, req, &note)
-	if err != nil {
-		return Created{}, m.afterFailedAdd(ctx, note, err)
-	}
 	rec := m.record(req)
-	rec.ID, rec.Backing, rec.Hint, rec.Expires = cred.KeyID, BackingSecret, cred.Hint, expires.UTC()
-	defer func() {
-		if err != nil {
-			created, err = Created{}, m.undo(ctx, note, rec.ID, err)
-		}
-	}()
-	note.KeyID = cred.KeyID
-	if err := m.Registry.Update(ctx, func(s *State) error { s.note(note); return nil }); err != nil {
-		return Created{}, err
-	}
-	if !req.NoWait {
-		if rec.Verified, err = m.waitAccepted(ctx, m.newSecret(clientSecret)); err != nil {
-			return Created{}, err
-		}
-	}
-	s := secrets{Password: Generate(), Backing: clientSecret}
-	if err := storeSecrets(ctx, keychain, rec.ID, s); err != nil {
-		return Created{}, fmt.Errorf("put the app password into the keychain: %w", err)
-	}
-	err = m.Registry.Update(ctx, func(st *State) error {
-		st.put(rec)
-		st.forget(note)
-		if len(note.Starts) > 1 {
-			// An answer was lost. What it may have made can still appear: the
-			// note stays until Graph's reads must have caught up.
-			note.KeyID, note.Watched = "", true
-			st.note(note)
-		}
-		return nil
-	})
-	if err != nil {
-		return Created{}, err
-	}
-	return Created{Record: rec, Password: s.Password}, nil
+	rec.Backing = BackingSecret
+	return m.issueSecret(ctx, rec, issue{expiresAsked: req.ExpiresAsked, noWait: req.NoWait, commit: putNew})
 }
 
-// openKeychain gives the profile's keychain once it has proved to work.
-func (m *Manager) openKeychain(ctx context.Context) (secret.Keychain, error) {
-	k, err := m.Keychains(m.Profile.Keychain)
-	if err == nil {
-		err = ProbeKeychain(ctx, k, "create/"+m.Profile.Name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("nothing was made, since the app password could not be kept: %w", err)
-	}
-	return k, nil
-}
+func (m *Manager) createLock() string { return m.Registry.createLock(m.Profile.Name) }
 
-func (m *Manager) createLock() string {
-	return filepath.Join(m.Registry.Dir, "create-"+m.Profile.Name+".lock")
+// createLock is held by whoever makes, takes or gives away app passwords of the
+// profile.
+func (r Registry) createLock(profile string) string {
+	return filepath.Join(r.Dir, "create-"+profile+".lock")
 }
 
 // checkFree clears away what a killed create left, and tells whether the name
 // is free here and in the application.
 func (m *Manager) checkFree(ctx context.Context, name string) error {
-	if err := m.recoverLocked(ctx, false); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		m.warn("%v", err) // the note stays, and another create is not its concern
+	if err := m.clearFirst(ctx, false); err != nil {
+		return err
 	}
 	entries, err := m.List(ctx)
 	if err != nil {
 		return err
 	}
 	return nameFree(entries, name)
+}
+
+// clearFirst clears away what was left before. What cannot be cleared away is no
+// concern of what comes next: its note stays.
+func (m *Manager) clearFirst(ctx context.Context, localOnly bool) error {
+	err := m.recoverLocked(ctx, localOnly)
+	if err != nil && ctx.Err() == nil {
+		m.warn("%v", err)
+		err = nil
+	}
+	return err
 }
 
 func nameFree(entries []Entry, name string) error {
@@ -246,114 +190,4 @@ func nameFree(entries []Entry, name string) error {
 		}
 	}
 	return nil
-}
-
-// addPassword asks Graph for the credential, and notes in the registry what it
-// is about to ask for. A life that the tenant's policy refuses is shortened
-// unless the person asked for it.
-func (m *Manager) addPassword(ctx context.Context, req Request, note *Pending) (graph.PasswordCredential, secret.Text, time.Time, error) {
-	expires := req.Expires
-	leaveNote := func(start time.Time) error {
-		note.Starts = append(note.Starts, start)
-		return m.Registry.Update(ctx, func(s *State) error { s.note(*note); return nil })
-	}
-	for {
-		m.progress("asking Graph for a client secret")
-		cred, text, err := m.Graph.AddPassword(ctx, m.Profile.ClientID, graph.NewPassword{DisplayName: req.Name, End: expires, BeforeSend: leaveNote})
-		if err == nil {
-			if cred.End.IsZero() {
-				cred.End = expires
-			}
-			if expires != req.Expires {
-				m.warn("the tenant's policy does not allow %s: this app password expires on %s",
-					Days(req.Expires.Sub(m.now())), cred.End.Local().Format("2 January 2006"))
-			}
-			return cred, text, cred.End, nil
-		}
-		if _, ambiguous := errors.AsType[*graph.AmbiguousError](err); ambiguous {
-			return cred, text, expires, err
-		}
-		ge, ok := errors.AsType[*graph.Error](err)
-		if !ok || !(ge.PolicyForbidsSecrets() || ge.PolicyLifetime()) {
-			return cred, text, expires, err
-		}
-		policy := &PolicyError{ForbidsSecrets: ge.PolicyForbidsSecrets(), Asked: expires.Sub(m.now()).Round(time.Minute), Err: err}
-		if policy.ForbidsSecrets {
-			return cred, text, expires, policy
-		}
-		if limit, ok := m.lifetimeLimit(ctx); ok {
-			policy.Max = limit
-		}
-		shorter := nextShorter(policy.Asked, policy.Max)
-		policy.Shorter = shorter
-		if req.ExpiresAsked || shorter == 0 {
-			return cred, text, expires, policy
-		}
-		expires = m.now().UTC().Truncate(time.Second).Add(shorter)
-		note.Starts = nil // refused: nothing was made
-	}
-}
-
-// lifetimeLimit reads the longest life the tenant's policy allows, where the
-// token may read policies.
-func (m *Manager) lifetimeLimit(ctx context.Context) (time.Duration, bool) {
-	if m.Policies == nil {
-		return 0, false
-	}
-	p, err := m.Policies.AppManagementPolicy(ctx)
-	if err != nil || p.MaxLifetime <= 0 {
-		return 0, false
-	}
-	return p.MaxLifetime, true
-}
-
-// nextShorter is the next life to try after asked was refused: the policy's
-// maximum where it is known and shorter, else the next of the usual ones,
-// since an application's own policy may be stricter than the tenant's and can
-// often not be read. 0 means there is none.
-func nextShorter(asked, limit time.Duration) time.Duration {
-	// A minute short of the limit: Entra counts from its own clock.
-	if limit -= time.Minute; limit > 0 && limit < asked-2*time.Minute {
-		return limit
-	}
-	for _, days := range []int{90, 60, 30, 14, 7, 1} {
-		if d := time.Duration(days)*24*time.Hour - time.Minute; d < asked-2*time.Minute {
-			return d
-		}
-	}
-	return 0
-}
-
-// undo removes what a create made before err stopped it.
-func (m *Manager) undo(ctx context.Context, note Pending, keyID string, err error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	m.progress("undoing")
-	settled, uerr := m.removeCredential(ctx, note.ClientID, keyID, note.Since, nil)
-	if uerr != nil {
-		return &LeftBehindError{Name: note.Name, KeyIDs: []string{keyID}, Cause: err, Undo: uerr}
-	}
-	// The secret opens nothing any more; an item that cannot be deleted now
-	// is deleted by the next create, which still finds the note.
-	if kerr := m.deleteItem(ctx, note.Keychain, keyID); kerr != nil {
-		return err
-	}
-	rerr := m.Registry.Update(ctx, func(s *State) error {
-		if s.remove(keyID); settled {
-			s.forget(note)
-		}
-		return nil
-	})
-	return errors.Join(err, rerr)
-}
-
-// afterFailedAdd keeps the note where a credential may have been left, and
-// names it.
-func (m *Manager) afterFailedAdd(ctx context.Context, note Pending, err error) error {
-	if amb, ok := errors.AsType[*graph.AmbiguousError](err); ok {
-		return &LeftBehindError{Name: note.Name, KeyIDs: amb.KeyIDs, Cause: err, Undo: amb.CleanUp}
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-	defer cancel()
-	return errors.Join(err, m.Registry.Update(ctx, func(s *State) error { s.forget(note); return nil }))
 }

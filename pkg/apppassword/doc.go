@@ -1,5 +1,5 @@
 // Package apppassword is the life of an app password: create, list, reveal,
-// revoke, and, for the gateway, verify.
+// rotate, revoke, and, for the gateway, verify.
 //
 // An app password is a generated password with a name, mailboxes, protocols
 // and an expiry. It is good at the gateway only. Behind it stands a backing

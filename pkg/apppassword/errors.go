@@ -137,11 +137,15 @@ func Days(d time.Duration) string {
 // removed again, or not made.
 type UnusableError struct {
 	Backing string // of the app password; empty: of a trial, for which none was made
+	Rotated bool   // it was to be rotated, and is as it was
 	Err     error
 }
 
 // Error says why Entra gives no token.
 func (e *UnusableError) Error() string {
+	if e.Rotated {
+		return fmt.Sprintf("entra gives no token for Exchange by what was to stand behind it, so it was not rotated: %v", e.Err)
+	}
 	switch e.Backing {
 	case "":
 		return fmt.Sprintf("entra gives this application no token for Exchange: %v", e.Err)
@@ -155,6 +159,61 @@ func (e *UnusableError) Error() string {
 
 // Unwrap gives the cause, which may be nil.
 func (e *UnusableError) Unwrap() error { return e.Err }
+
+// NotAcceptedError tells that Entra has given no token within the limit by a
+// credential that is of no use without. It was removed again, or not made.
+type NotAcceptedError struct {
+	What string // "the new secret", "the certificate"
+	Err  error  // of the last try
+}
+
+// Error says what was not accepted, and Entra's last answer.
+func (e *NotAcceptedError) Error() string {
+	return fmt.Sprintf("entra has not accepted %s in time: %v", e.What, e.Err)
+}
+
+// Unwrap gives the cause, which may be nil.
+func (e *NotAcceptedError) Unwrap() error { return e.Err }
+
+// NotRotatableError tells that an app password cannot be rotated: it is a decoy,
+// was revoked, or is not this machine's.
+type NotRotatableError struct {
+	Name   string
+	Decoy  bool
+	Status Status // where it is no decoy
+}
+
+// Error says why not.
+func (e *NotRotatableError) Error() string {
+	switch {
+	case e.Decoy:
+		return fmt.Sprintf("%q is a decoy: it never signs in, so there is nothing to rotate", e.Name)
+	case e.Status == RemoteOnly:
+		return fmt.Sprintf("%q is not an app password of this machine, which has neither its mailboxes nor its password", e.Name)
+	}
+	return fmt.Sprintf("%q was revoked, and is not brought back", e.Name)
+}
+
+// OldLeftError tells that the old password of a rotation is shut out, or could not
+// even be, and that something of it is left. The new one is good.
+type OldLeftError struct {
+	Name   string
+	ID     string // of the old credential; the Entra keyId where Secret holds
+	Secret bool   // there is a client secret of its own
+	Err    error
+}
+
+// Error says what is left, and why.
+func (e *OldLeftError) Error() string {
+	what := "its item in the keychain"
+	if e.Secret {
+		what = "its client secret " + e.ID
+	}
+	return fmt.Sprintf("the new password of %q is good, but the old one and %s could not be removed: %v", e.Name, what, e.Err)
+}
+
+// Unwrap gives the cause, which may be nil.
+func (e *OldLeftError) Unwrap() error { return e.Err }
 
 // HalfRevokedError tells that Graph has taken the credential's removal, so that
 // the password opens nothing any more, but that something of it is still on
@@ -172,6 +231,7 @@ type Leftover string
 const (
 	InKeychain Leftover = "its item could not be taken out of the keychain"
 	InRegistry Leftover = "its entry could not be taken out of the registry"
+	InEntra    Leftover = "the client secret that it had before its rotation could not be removed"
 )
 
 // Error says what is done and what is left.

@@ -20,7 +20,20 @@ type Entry struct {
 	Status  Status
 	Remote  bool // Graph shows the credential
 	LastUse LastUse
+	// PreviousGone tells that Graph no longer has what a rotation has replaced:
+	// it was removed elsewhere.
+	PreviousGone bool
 }
+
+// InOverlap tells whether two passwords are good: the one that a rotation has
+// replaced, and the new one.
+func (e Entry) InOverlap(now time.Time) bool {
+	return e.overlap() && !e.PreviousGone && !e.Previous.Over(now)
+}
+
+// Unfinished tells whether something is left of what a rotation has replaced,
+// although its overlap is over; what, [Manager.FinishRotations] removes.
+func (e Entry) Unfinished(now time.Time) bool { return e.overlap() && e.Previous.Over(now) }
 
 // Local lists the profile's app passwords of this machine, by the registry
 // alone, with their last use as far as the gateway has written it down.
@@ -84,6 +97,10 @@ func (m *Manager) List(ctx context.Context) ([]Entry, error) {
 		local[i].Remote = remote.has(e)
 		if remote.expected(e) && !local[i].Remote {
 			local[i].Status = Revoked
+		}
+		if e.Previous != nil {
+			was := Entry{Record: e.previous(), Status: Active}
+			local[i].PreviousGone = remote.expected(was) && !remote.has(was)
 		}
 	}
 	return append(local, remote.unknown(m, local)...), nil
@@ -167,7 +184,7 @@ func (rc remoteCredentials) unknown(m *Manager, local []Entry) []Entry {
 	var out []Entry
 	for _, app := range rc.apps {
 		for _, c := range rc.byApp[app] {
-			if slices.ContainsFunc(local, func(e Entry) bool { return e.ID == c.KeyID }) {
+			if slices.ContainsFunc(local, func(e Entry) bool { return e.is(c.KeyID) }) {
 				continue
 			}
 			out = append(out, Entry{Status: RemoteOnly, Remote: true, Record: Record{

@@ -3,9 +3,6 @@ package apppassword
 import (
 	"context"
 	"errors"
-	"fmt"
-
-	"github.com/google/uuid"
 
 	"github.com/o365pw/o365pw/pkg/entra"
 )
@@ -19,9 +16,9 @@ import (
 // The note names the keychain item before it is there, so that a create that
 // is killed leaves nothing nobody knows of; a token leaves nothing. The caller
 // holds the create lock.
-func (m *Manager) createLocal(ctx context.Context, req Request) (created Created, err error) {
-	if err := m.recoverLocked(ctx, true); err != nil {
-		m.warn("%v", err) // the note stays, and another create is not its concern
+func (m *Manager) createLocal(ctx context.Context, req Request) (Created, error) {
+	if err := m.clearFirst(ctx, true); err != nil {
+		return Created{}, err
 	}
 	entries, err := m.Local()
 	if err != nil {
@@ -31,67 +28,50 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (created Created
 		return Created{}, err
 	}
 	rec := m.record(req)
-	rec.ID, rec.Backing = uuid.NewString(), req.Backing
-	note := Pending{ID: uuid.NewString(), Name: rec.Name, Profile: rec.Profile, Tenant: rec.Tenant, ClientID: rec.ClientID,
-		Keychain: rec.Keychain, Since: m.now().UTC(), KeyID: rec.ID}
+	rec.Backing = req.Backing
 	if req.Decoy {
-		rec.Backing, note.Decoy = BackingNone, true
-	} else {
-		note.Backing = rec.Backing
+		rec.Backing = BackingNone
 	}
-	prove, err := m.stand(ctx, &rec)
+	if err := m.stand(&rec); err != nil {
+		return Created{}, err
+	}
+	prove, err := m.proof(ctx, rec, false)
 	if err != nil {
 		return Created{}, err
 	}
-	keychain, err := m.openKeychain(ctx)
-	if err != nil {
-		return Created{}, err
-	}
-	if prove != nil && !req.NoWait {
-		if rec.Verified, err = prove(ctx); err != nil {
-			return Created{}, err
-		}
-	}
-	if err := m.Registry.Update(ctx, func(s *State) error { s.note(note); return nil }); err != nil {
-		return Created{}, err
-	}
-	defer func() {
-		if err != nil {
-			// Also when the person has pressed Ctrl-C. What cannot be undone
-			// now is left to the next create, which finds the note.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-			defer cancel()
-			created, err = Created{}, errors.Join(err, m.clearLocal(ctx, note))
-		}
-	}()
-	password := Generate()
-	if err := storeSecrets(ctx, keychain, rec.ID, secrets{Password: password}); err != nil {
-		return Created{}, fmt.Errorf("put the app password into the keychain: %w", err)
-	}
-	err = m.Registry.Update(ctx, func(s *State) error {
-		if rec.SignIn != "" && s.signIn(rec.SignIn) == nil {
-			return &SignInError{Profile: rec.Profile} // forgotten meanwhile
-		}
-		s.put(rec)
-		s.forget(note)
-		return nil
-	})
-	if err != nil {
-		return Created{}, err
-	}
-	return Created{Record: rec, Password: password}, nil
+	return m.issueLocal(ctx, rec, prove, issue{noWait: req.NoWait, commit: putNew})
 }
 
-// stand finds what is to stand behind the app password and puts it into the
-// record. prove gets a token by it; nil: there is nothing to prove.
-func (m *Manager) stand(ctx context.Context, rec *Record) (prove func(context.Context) (bool, error), err error) {
+// stand puts what is to stand behind the app password into the record.
+func (m *Manager) stand(rec *Record) error {
 	switch rec.Backing {
 	case BackingUser:
 		si, ok, err := m.SignInOf()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if !ok {
+			return &SignInError{Profile: m.Profile.Name}
+		}
+		rec.SignIn = si.ID
+	case BackingCertificate:
+		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, m.Profile.AssertionAlgorithm
+	}
+	return nil
+}
+
+// proof gets a token by what stands behind the record, as is known to be there:
+// nil where there is nothing to prove. With must, Entra has to give one within
+// the limit.
+func (m *Manager) proof(ctx context.Context, rec Record, must bool) (func(context.Context) (bool, error), error) {
+	switch rec.Backing {
+	case BackingUser:
+		s, err := m.Registry.Load()
+		if err != nil {
+			return nil, err
+		}
+		si := s.signIn(rec.SignIn)
+		if si == nil {
 			return nil, &SignInError{Profile: m.Profile.Name}
 		}
 		for _, p := range rec.Allow {
@@ -99,30 +79,30 @@ func (m *Manager) stand(ctx context.Context, rec *Record) (prove func(context.Co
 				return nil, &ScopeError{Protocol: p, Username: si.Username}
 			}
 		}
-		rec.SignIn = si.ID
-		return m.proveSignIn, nil
+		return func(ctx context.Context) (bool, error) { return m.proveSignIn(ctx, rec, must) }, nil
 	case BackingCertificate:
-		rec.Certificate, rec.CertificateAlg = m.Profile.Certificate, m.Profile.AssertionAlgorithm
-		cert, err := m.certificate(ctx, *rec)
+		cert, err := m.certificate(ctx, rec)
 		if err != nil {
 			return nil, err
 		}
 		if cert.NotAfter().Before(rec.Expires) {
 			m.warn("the certificate behind it ends before it does, on %s", cert.NotAfter().Local().Format("2 January 2006"))
 		}
-		return func(ctx context.Context) (bool, error) { return m.waitAccepted(ctx, m.newCertificate(cert, *rec)) }, nil
+		awaited := m.newCertificate(cert, rec)
+		awaited.must = must
+		return func(ctx context.Context) (bool, error) { return m.waitAccepted(ctx, awaited) }, nil
 	}
 	return nil, nil
 }
 
-func (m *Manager) proveSignIn(ctx context.Context) (bool, error) {
+func (m *Manager) proveSignIn(ctx context.Context, rec Record, must bool) (bool, error) {
 	m.progress("asking Entra for a token")
-	_, err := m.MailToken(ctx)
+	_, err := m.signInToken(ctx, rec)
 	if err == nil {
 		return true, nil
 	}
 	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() != entra.Unavailable && !needsSignIn(err) {
-		err = &UnusableError{Backing: BackingUser, Err: err}
+		err = &UnusableError{Backing: BackingUser, Rotated: must, Err: err}
 	}
 	return false, err
 }
@@ -146,7 +126,7 @@ func (m *Manager) clearLocal(ctx context.Context, note Pending) error {
 		return err
 	}
 	return m.Registry.Update(ctx, func(s *State) error {
-		s.remove(note.KeyID)
+		s.withdraw(note.KeyID)
 		s.forget(note)
 		return nil
 	})
@@ -159,8 +139,13 @@ func (m *Manager) revokeLocal(ctx context.Context, e Entry) error {
 	if err := m.settle(ctx, func(s *State) { s.mark(e.ID, m.now()) }); err != nil {
 		return err
 	}
-	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+	if now, rotated := m.rotated(e.ID); rotated {
+		return m.revokeLocal(ctx, now)
+	}
+	for _, id := range e.ids() {
+		if err := m.deleteItem(ctx, e.Keychain, id); err != nil {
+			return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+		}
 	}
 	if err := m.settle(ctx, func(s *State) { s.remove(e.ID) }); err != nil {
 		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}

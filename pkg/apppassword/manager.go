@@ -14,7 +14,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
-// Manager makes, lists, reveals and revokes the app passwords of one profile.
+// Manager makes, lists, reveals, rotates and revokes the app passwords of one profile.
 // Its methods may be called from several processes at once: creates of one
 // profile wait for each other, and every change of the registry is locked.
 type Manager struct {
@@ -35,6 +35,8 @@ type Manager struct {
 	// should know although the command goes on. Both may be nil.
 	Progress func(format string, args ...any)
 	Warn     func(format string, args ...any)
+	// Ended is told of each old password that is shut out; it may be nil.
+	Ended func(Ended)
 	// WaitLimit is how long Create waits for Entra to accept a new secret;
 	// 0 is two minutes. WaitStep is the first pause between two tries; 0 is
 	// one second.

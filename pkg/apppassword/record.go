@@ -84,12 +84,24 @@ type Record struct {
 	// CertificateAlg is how assertions are signed with it: PS256 or RS256;
 	// empty: [entra.PS256].
 	CertificateAlg string `json:"certificateAlg,omitempty"`
+	// Previous is what a rotation has replaced, as long as something of it is
+	// left; nil: nothing is.
+	Previous *Previous `json:"previous,omitempty"`
 }
 
 // Local tells that Graph knows nothing of the app password: there is no
 // credential of its own behind it.
 func (r Record) Local() bool {
 	return r.Decoy || r.Backing == BackingUser || r.Backing == BackingCertificate
+}
+
+// made is since when Graph has to show the credential: one that Entra has
+// accepted once has reached it, and what Graph lacks then is gone.
+func (r Record) made() time.Time {
+	if r.Verified {
+		return time.Time{}
+	}
+	return r.Created
 }
 
 // mailbox finds the mailbox that user names: by its address, or by the login
@@ -107,8 +119,10 @@ func (r Record) mailbox(user string) (string, bool) {
 }
 
 // Revision changes with every field of the record: a session signed in under
-// one revision is not good under another.
+// one revision is not good under another. What becomes of its Previous is no
+// concern of a session that was signed in with the new password.
 func (r Record) Revision() string {
+	r.Previous = nil
 	b, err := json.Marshal(r)
 	if err != nil {
 		panic(fmt.Sprintf("record of plain values does not marshal: %v", err))

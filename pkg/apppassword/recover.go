@@ -12,10 +12,11 @@ import (
 )
 
 // Interrupted are the notes of this profile's creates that did not end and are
-// not running: they may have left something in Entra. It changes nothing.
+// not running: they may have left something in Entra. Those of moves, which leave
+// nothing there, are not among them. It changes nothing.
 func (m *Manager) Interrupted() ([]Pending, error) {
 	notes, err := m.abandoned()
-	return slices.DeleteFunc(notes, func(p Pending) bool { return p.Watched }), err
+	return slices.DeleteFunc(notes, func(p Pending) bool { return p.Watched || p.Moved }), err
 }
 
 // abandoned are the notes that no running create holds.
@@ -37,8 +38,9 @@ func (m *Manager) abandoned() ([]Pending, error) {
 }
 
 // Recover removes what the notes of this profile tell of, in Entra and in the
-// keychain. It does nothing while a create is running. What cannot be removed
-// keeps its note, and does not keep the rest from being removed.
+// keychain, and finishes its rotations as [Manager.FinishRotations] does. It does
+// nothing while a create is running. What cannot be removed keeps its note, and
+// does not keep the rest from being removed.
 func (m *Manager) Recover(ctx context.Context) error { return m.recover(ctx, false) }
 
 // RecoverLocal is Recover for what is on this machine alone, which Graph need
@@ -46,7 +48,8 @@ func (m *Manager) Recover(ctx context.Context) error { return m.recover(ctx, fal
 func (m *Manager) RecoverLocal(ctx context.Context) error { return m.recover(ctx, true) }
 
 func (m *Manager) recover(ctx context.Context, localOnly bool) error {
-	if notes, err := m.abandoned(); err != nil || len(notes) == 0 {
+	s, err := m.Registry.Load()
+	if err != nil || len(m.notes(s)) == 0 && len(m.unfinished(s)) == 0 {
 		return err
 	}
 	unlock, free, err := durable.TryLock(m.createLock())
@@ -86,6 +89,9 @@ func (m *Manager) recoverLocked(ctx context.Context, localOnly bool) error {
 			errs = append(errs, fmt.Errorf("clear away what is left of %q: %w", note.Name, err))
 		}
 	}
+	if _, err := m.finishAll(ctx, m.unfinished(s), localOnly); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -107,7 +113,7 @@ func (m *Manager) clearAway(ctx context.Context, note Pending, s State) error {
 			return err
 		}
 		if settled && !note.Watched {
-			m.warn("removed client secret %s, which an interrupted create of %q had left", id, note.Name)
+			m.warn("removed client secret %s, which an interrupted create or rotate of %q had left", id, note.Name)
 		}
 	}
 	// A credential so young may not be listed yet: look again later.
@@ -119,10 +125,7 @@ func (m *Manager) clearAway(ctx context.Context, note Pending, s State) error {
 
 // leftBy finds the credentials that the create of the note made.
 func (m *Manager) leftBy(ctx context.Context, note Pending, s State) ([]string, error) {
-	known := map[string]bool{}
-	for _, r := range s.AppPasswords {
-		known[r.ID] = true
-	}
+	known := s.ids()
 	if note.KeyID != "" {
 		if known[note.KeyID] {
 			return nil, nil

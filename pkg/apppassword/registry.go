@@ -9,19 +9,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/o365pw/o365pw/pkg/internal/durable"
 )
 
 // Versions of the file. One that holds limits is of version 2, one that holds
-// sign-ins, or app passwords on them or on a certificate, of version 3. Programs
-// that do not know these refuse it: they would let more in than is allowed, and
-// write the registry without them. Others stay readable for those.
+// sign-ins, or app passwords on them or on a certificate, of version 3, and one
+// with an app password that is being rotated of version 4. Programs that do not
+// know these refuse it: they would let more in than is allowed, and write the
+// registry without them. Others stay readable for those.
 const (
 	registryPlain   = 1
 	registryLimits  = 2
-	registryVersion = 3 // the latest
+	registrySignIns = 3
+	registryVersion = 4 // the latest
 )
 
 // Registry is the file that holds what is not secret of all app passwords of
@@ -64,6 +67,10 @@ type Pending struct {
 	// Backing is what was to stand behind it, where Graph knows as little of
 	// that: user or certificate. KeyID names the keychain item.
 	Backing string `json:"backing,omitempty"`
+	// Moved notes are of app passwords that come from another machine, or have
+	// left for one. They have a Backing of any kind: whatever it is, the keychain
+	// item that KeyID names is all there is to delete, and Entra is left alone.
+	Moved bool `json:"moved,omitzero"`
 	// Trial notes are of trials, which hold a lock of their own while they run.
 	Trial bool `json:"trial,omitzero"`
 }
@@ -109,6 +116,13 @@ func (r Registry) Load() (State, error) {
 			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("id %q is empty or there twice", rec.ID)}
 		}
 		seen[rec.ID] = true
+		if rec.Previous == nil {
+			continue
+		}
+		if id := rec.Previous.ID; id == "" || seen[id] {
+			return State{}, &DamagedError{Path: r.Path(), Err: fmt.Errorf("the id %q of what was rotated is empty or there twice", id)}
+		}
+		seen[rec.Previous.ID] = true
 	}
 	for _, si := range f.SignIns {
 		if si.ID == "" || seen[si.ID] {
@@ -181,10 +195,12 @@ func (e *NewerError) Error() string {
 // version is the least that can express the content.
 func (s *State) version() int {
 	switch {
+	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Previous != nil }):
+		return registryVersion
 	case len(s.SignIns) > 0,
 		slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Local() && !r.Decoy }),
 		slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Backing != "" }):
-		return registryVersion
+		return registrySignIns
 	case slices.ContainsFunc(s.AppPasswords, Record.limited), slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Decoy }):
 		return registryLimits
 	}
@@ -201,12 +217,11 @@ func (s *State) remove(id string) {
 	s.AppPasswords = slices.DeleteFunc(s.AppPasswords, func(r Record) bool { return r.ID == id })
 }
 
-// mark notes that the app password is revoked, if that is not noted yet.
+// mark notes that the app password is revoked, if that is not noted yet. It may
+// have been rotated meanwhile.
 func (s *State) mark(id string, now time.Time) {
-	for i := range s.AppPasswords {
-		if s.AppPasswords[i].ID == id && s.AppPasswords[i].Revoked.IsZero() {
-			s.AppPasswords[i].Revoked = now.UTC().Truncate(time.Second)
-		}
+	if r := s.holder(id); r != nil && r.Revoked.IsZero() {
+		r.Revoked = now.UTC().Truncate(time.Second)
 	}
 }
 
@@ -223,6 +238,20 @@ func (s *State) put(rec Record) {
 func (s *State) note(p Pending) {
 	s.forget(p)
 	s.Pending = append(s.Pending, p)
+}
+
+// forgetMoved takes out the notes of moves about these keychain items.
+func (s *State) forgetMoved(ids []string) {
+	s.Pending = slices.DeleteFunc(s.Pending, func(p Pending) bool { return p.Moved && slices.Contains(ids, p.KeyID) })
+}
+
+// record is the app password of that id in the state, nil where there is none.
+func (s *State) record(id string) *Record {
+	i := slices.IndexFunc(s.AppPasswords, func(r Record) bool { return strings.EqualFold(r.ID, id) })
+	if i < 0 {
+		return nil
+	}
+	return &s.AppPasswords[i]
 }
 
 func (s *State) forget(p Pending) {

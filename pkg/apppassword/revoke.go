@@ -3,10 +3,8 @@ package apppassword
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
-	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/o365pw/o365pw/pkg/graph"
 )
@@ -50,6 +48,10 @@ func MatchAll(entries []Entry, arg string) ([]Entry, error) {
 // [*HalfRevokedError] when only the keychain item or the registry entry is left.
 func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	m.progress("revoking %s", displayName(e))
+	e, err := m.asItIs(ctx, e)
+	if err != nil {
+		return err
+	}
 	if e.Local() {
 		return m.revokeLocal(ctx, e)
 	}
@@ -71,31 +73,81 @@ func (m *Manager) Revoke(ctx context.Context, e Entry) error {
 	}
 	settled := true
 	if e.Remote || e.Revoked.IsZero() { // else Graph had taken it, and shows it no more
-		made := e.Created
-		if e.Verified {
-			made = time.Time{} // Entra has known it: what Graph lacks is gone
-		}
-		var err error
-		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, made, mark); err != nil {
+		if settled, err = m.removeCredential(ctx, e.ClientID, e.ID, e.made(), mark); err != nil {
 			return err
 		}
 	}
 	if mark(); marked != nil {
 		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: marked}
 	}
-	if err := m.deleteItem(ctx, e.Keychain, e.ID); err != nil {
-		return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+	if now, rotated := m.rotated(e.ID); rotated {
+		return m.Revoke(ctx, now)
 	}
-	err := m.settle(ctx, func(s *State) {
+	oldSettled := true
+	if e.Previous != nil {
+		if oldSettled, err = m.removePrevious(ctx, e.Record); err != nil {
+			return &HalfRevokedError{Name: e.Name, Left: InEntra, Err: err}
+		}
+	}
+	for _, id := range e.ids() {
+		if err := m.deleteItem(ctx, e.Keychain, id); err != nil {
+			return &HalfRevokedError{Name: e.Name, Left: InKeychain, Err: err}
+		}
+	}
+	err = m.settle(ctx, func(s *State) {
 		if s.remove(e.ID); !settled {
-			s.note(Pending{ID: uuid.NewString(), Name: e.Name, Profile: m.Profile.Name, Tenant: e.Tenant, ClientID: e.ClientID,
-				Keychain: e.Keychain, Since: e.Created, KeyID: e.ID, Watched: true})
+			s.note(m.watchFor(e.Record))
+		}
+		if !oldSettled {
+			s.note(m.watchFor(e.previous()))
 		}
 	})
 	if err != nil {
 		return &HalfRevokedError{Name: e.Name, Left: InRegistry, Err: err}
 	}
 	return nil
+}
+
+// asItIs is the entry as the registry has it now, with its old password shut out
+// where a rotation has left one: it may have been rotated since it was listed,
+// while a person was asked.
+func (m *Manager) asItIs(ctx context.Context, e Entry) (Entry, error) {
+	if e.Status == RemoteOnly {
+		return e, nil
+	}
+	s, err := m.Registry.Load()
+	if err != nil {
+		return e, nil // it keeps nobody from revoking in Entra
+	}
+	now := s.holder(e.ID)
+	switch {
+	case now != nil && now.ID != e.ID:
+		e.Remote = true // whatever was listed was listed of another id
+		fallthrough
+	case now != nil:
+		e.Record = *now
+	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Profile == e.Profile && sameName(r.Name, e.Name) }):
+		return e, fmt.Errorf("%s was changed meanwhile; look at it again, and run the command again", displayName(e))
+	}
+	if e.Previous != nil && e.Previous.Ended.IsZero() {
+		// One that cannot be written will not take the mark either, which is told.
+		_ = m.settle(ctx, func(s *State) { s.end(e.Previous.ID, m.now()) })
+	}
+	return e, nil
+}
+
+// rotated is the app password as it is where it was rotated while id was being
+// revoked.
+func (m *Manager) rotated(id string) (Entry, bool) {
+	s, err := m.Registry.Load()
+	if err != nil {
+		return Entry{}, false // what comes next needs it, and says so
+	}
+	now := s.holder(id)
+	if now == nil || now.ID == id {
+		return Entry{}, false
+	}
+	return Entry{Record: *now, Status: now.LocalStatus(m.now()), Remote: true}, true
 }
 
 // settle writes to the registry what Graph has done already: an interrupt must

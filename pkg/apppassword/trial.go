@@ -85,7 +85,7 @@ func (m *Manager) Trial(ctx context.Context, use func(token func(context.Context
 		return err
 	}
 	defer func() { err = m.undo(ctx, note, note.KeyID, err) }()
-	trial := m.newSecret(clientSecret)
+	trial := m.newSecret(Record{Tenant: note.Tenant, ClientID: note.ClientID}, clientSecret)
 	trial.backing = "" // of no app password
 	if _, err := m.waitAccepted(ctx, trial); err != nil {
 		return err

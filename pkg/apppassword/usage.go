@@ -49,12 +49,38 @@ type UsageState struct {
 	// Told is the number of days before its end that the owner of an app
 	// password was last told of, by id.
 	Told map[string]int
+	// Protocols is when an app password was last used over each protocol, by id
+	// and protocol. Of one that was used before this was noted, all count as
+	// used then.
+	Protocols map[string]map[string]time.Time
+}
+
+// note notes a use over a protocol.
+func (s UsageState) note(id, protocol string, at time.Time) {
+	if s.Protocols[id] == nil {
+		s.Protocols[id] = map[string]time.Time{}
+	}
+	if at.After(s.Protocols[id][protocol]) {
+		s.Protocols[id][protocol] = at
+	}
+}
+
+// noteAll notes all uses of others.
+func (s UsageState) noteAll(others map[string]map[string]time.Time) {
+	for id, uses := range others {
+		for protocol, at := range uses {
+			s.note(id, protocol, at)
+		}
+	}
 }
 
 type usageFile struct {
 	Version      int                `json:"version"`
 	AppPasswords map[string]LastUse `json:"appPasswords"`
 	Told         map[string]int     `json:"told,omitempty"`
+	// Protocols is always there: a file without was written by a program that
+	// does not note them, or loses them.
+	Protocols map[string]map[string]time.Time `json:"protocols"`
 }
 
 // Path is the usage file.
@@ -63,7 +89,7 @@ func (u Usage) Path() string { return filepath.Join(u.Dir, "usage.json") }
 // Load reads the file. One that is not there is empty; one that cannot be
 // understood is an error, beside which the state is empty.
 func (u Usage) Load() (UsageState, error) {
-	s := UsageState{LastUse: map[string]LastUse{}, Told: map[string]int{}}
+	s := UsageState{LastUse: map[string]LastUse{}, Told: map[string]int{}, Protocols: map[string]map[string]time.Time{}}
 	if u.Dir == "" {
 		return s, nil
 	}
@@ -83,11 +109,19 @@ func (u Usage) Load() (UsageState, error) {
 	}
 	maps.Copy(s.LastUse, f.AppPasswords)
 	maps.Copy(s.Told, f.Told)
+	s.noteAll(f.Protocols)
+	if f.Protocols == nil {
+		for id, use := range s.LastUse {
+			for _, p := range protocols {
+				s.note(id, p, use.Time)
+			}
+		}
+	}
 	return s, nil
 }
 
 func (u Usage) write(s UsageState) error {
-	b, err := json.MarshalIndent(usageFile{Version: usageVersion, AppPasswords: s.LastUse, Told: s.Told}, "", "  ")
+	b, err := json.MarshalIndent(usageFile{Version: usageVersion, AppPasswords: s.LastUse, Told: s.Told, Protocols: s.Protocols}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write the last uses: %w", err)
 	}
@@ -104,12 +138,14 @@ type UsageRecorder struct {
 	Registry Registry     // what it lacks is forgotten
 	Log      *slog.Logger // nil: nothing is logged
 
-	mu      sync.Mutex
-	wake    chan struct{} // holds one value once something is to be written
-	lastUse map[string]LastUse
-	told    map[string]int
-	dirty   bool // something is not written yet
-	failing bool // the last write failed, which was logged
+	mu        sync.Mutex
+	wake      chan struct{} // holds one value once something is to be written
+	hurried   chan struct{} // holds one value once that is not to wait
+	lastUse   map[string]LastUse
+	protocols UsageState // of which only Protocols
+	told      map[string]int
+	dirty     bool // something is not written yet
+	failing   bool // the last write failed, which was logged
 }
 
 // clockSlack is how far clocks may be apart.
@@ -123,19 +159,45 @@ func (u LastUse) precedes(use LastUse) bool {
 
 // Note notes a sign-in that was accepted. It writes nothing itself. A use that
 // is older than the one noted counts for nothing, unless that one is of a time
-// that is still to come.
-func (r *UsageRecorder) Note(id string, use LastUse) {
+// that is still to come. It tells whether this recorder sees the app password
+// used over that protocol for the first time.
+func (r *UsageRecorder) Note(id string, use LastUse) (first bool) {
 	use.Time = use.Time.UTC().Truncate(time.Second)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.protocols.Protocols == nil {
+		r.protocols.Protocols = map[string]map[string]time.Time{}
+	}
+	_, before := r.protocols.Protocols[id][use.Protocol]
+	r.protocols.note(id, use.Protocol, use.Time)
 	if r.lastUse == nil {
 		r.lastUse = map[string]LastUse{}
 	}
-	if !r.lastUse[id].precedes(use) {
-		return
+	if r.lastUse[id].precedes(use) {
+		r.lastUse[id] = use
 	}
-	r.lastUse[id] = use
 	r.changed()
+	return !before
+}
+
+// Seen is when the app password was last used over each protocol, also before the
+// gateway was started.
+func (r *UsageRecorder) Seen(id string) map[string]time.Time {
+	s, _ := r.Usage.Load() // what cannot be read is logged when it is written
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s.noteAll(map[string]map[string]time.Time{id: r.protocols.Protocols[id]})
+	return s.Protocols[id]
+}
+
+// Hurry has what was noted written at once, for others to read.
+func (r *UsageRecorder) Hurry() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	select {
+	case r.hurry() <- struct{}{}:
+	default:
+	}
 }
 
 // NoteTold notes that the owner of an app password has been told that it ends
@@ -180,11 +242,19 @@ func (r *UsageRecorder) woken() chan struct{} {
 	return r.wake
 }
 
-// Run writes what was noted, at most once a minute, and when ctx ends. What
-// cannot be written is logged once and tried again a minute later.
+// hurry is the channel that ends a pause. The caller holds the lock.
+func (r *UsageRecorder) hurry() chan struct{} {
+	if r.hurried == nil {
+		r.hurried = make(chan struct{}, 1)
+	}
+	return r.hurried
+}
+
+// Run writes what was noted, at most once a minute unless it is asked to hurry,
+// and when ctx ends. What cannot be written is logged once and tried again a minute later.
 func (r *UsageRecorder) Run(ctx context.Context) {
 	r.mu.Lock()
-	wake := r.woken()
+	wake, hurry := r.woken(), r.hurry()
 	r.mu.Unlock()
 	for {
 		select {
@@ -200,6 +270,7 @@ func (r *UsageRecorder) Run(ctx context.Context) {
 		r.save(ctx)
 		select {
 		case <-ctx.Done():
+		case <-hurry:
 		case <-time.After(usageInterval):
 		}
 	}
@@ -208,7 +279,8 @@ func (r *UsageRecorder) Run(ctx context.Context) {
 // save writes what was noted. On a failure Run is woken again.
 func (r *UsageRecorder) save(ctx context.Context) {
 	r.mu.Lock()
-	noted := UsageState{LastUse: maps.Clone(r.lastUse), Told: maps.Clone(r.told)}
+	noted := UsageState{LastUse: maps.Clone(r.lastUse), Told: maps.Clone(r.told), Protocols: map[string]map[string]time.Time{}}
+	noted.noteAll(r.protocols.Protocols)
 	dirty := r.dirty
 	r.dirty = false
 	r.mu.Unlock()
@@ -247,14 +319,13 @@ func (r *UsageRecorder) merge(ctx context.Context, noted UsageState) error {
 		}
 	}
 	maps.Copy(s.Told, noted.Told)
+	s.noteAll(noted.Protocols)
 	// A registry that cannot be read says nothing about what it lacks.
 	if reg, err := r.Registry.Load(); err == nil {
-		known := map[string]bool{}
-		for _, rec := range reg.AppPasswords {
-			known[rec.ID] = true
-		}
+		known := reg.ids()
 		maps.DeleteFunc(s.LastUse, func(id string, _ LastUse) bool { return !known[id] })
 		maps.DeleteFunc(s.Told, func(id string, _ int) bool { return !known[id] })
+		maps.DeleteFunc(s.Protocols, func(id string, _ map[string]time.Time) bool { return !known[id] })
 	}
 	if err := r.Usage.write(s); err != nil {
 		return err

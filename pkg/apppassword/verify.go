@@ -31,6 +31,7 @@ const (
 	PasswordExpired    Refused = "the app password has expired"
 	PasswordRevoked    Refused = "the app password was revoked"
 	PasswordChanged    Refused = "the app password was changed"
+	PasswordReplaced   Refused = "the app password was replaced by a new one"
 	TenantRefuses      Refused = "the tenant refuses"
 	NotAvailable       Refused = "not available for now"
 	// SignInAgain tells that the person's sign-in behind the app password has
@@ -95,10 +96,18 @@ type Verifier struct {
 	certificates certificates
 }
 
-// held is a record with its secrets.
+// held is a record with its secrets. An app password that is being rotated is
+// two of them: as it is, and as it was, the second with what was replaced.
 type held struct {
 	rec Record
 	secrets
+	replaced *Previous // nil: it is the new one
+}
+
+// status is that of the record, and false where it was replaced and the overlap
+// is over.
+func (h *held) status(now time.Time) (_ Status, inForce bool) {
+	return h.rec.LocalStatus(now), h.replaced == nil || !h.replaced.Over(now)
 }
 
 func (v *Verifier) now() time.Time {
@@ -134,13 +143,14 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 		return refuse(DecoyUsed, "somebody at %s has found it", remote)
 	}
 	mailbox, mine := rec.mailbox(user)
-	switch rec.LocalStatus(v.now()) {
-	case Revoked:
-		return refuse(PasswordRevoked, "revoked at %s", rec.Revoked.Format(time.RFC3339))
-	case Expired:
-		return refuse(PasswordExpired, "expired at %s", rec.Expires.Format(time.RFC3339))
-	}
+	status, inForce := h.status(v.now())
 	switch {
+	case status == Revoked:
+		return refuse(PasswordRevoked, "revoked at %s", rec.Revoked.Format(time.RFC3339))
+	case !inForce:
+		return refuse(PasswordReplaced, "the old one was good until %s", cmp.Or(h.replaced.Ended, h.replaced.Until).Format(time.RFC3339))
+	case status == Expired:
+		return refuse(PasswordExpired, "expired at %s", rec.Expires.Format(time.RFC3339))
 	case !mine && v.IsPassword(user):
 		return refuse(MailboxNotAllowed, "an app password was typed as the user name")
 	case !mine:
@@ -175,14 +185,17 @@ func (v *Verifier) catchUp(ctx context.Context) {
 // first. It costs one hash and one map lookup, whatever text is.
 func (v *Verifier) IsPassword(text string) bool { return v.find(secret.New(text)) != nil }
 
-// Records are those of all app passwords, sorted by name. The slices in them
-// are not to be changed.
+// Records are those of all app passwords, sorted by name. What was replaced by a
+// rotation is in the Previous of its successor. The slices in them are not to be
+// changed.
 func (v *Verifier) Records() []Record {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	out := make([]Record, 0, len(v.byID))
 	for _, h := range v.byID {
-		out = append(out, h.rec)
+		if h.replaced == nil {
+			out = append(out, h.rec)
+		}
 	}
 	slices.SortFunc(out, func(a, b Record) int {
 		return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.ID, b.ID))
@@ -237,12 +250,16 @@ func (v *Verifier) Allowed(id, revision string) error {
 	v.mu.RLock()
 	defer v.mu.RUnlock()
 	h := v.byID[id]
-	switch {
-	case h == nil:
+	if h == nil {
 		return &RefusedError{Reason: PasswordRevoked}
-	case h.rec.LocalStatus(v.now()) == Revoked:
+	}
+	status, inForce := h.status(v.now())
+	switch {
+	case status == Revoked:
 		return &RefusedError{Reason: PasswordRevoked, Record: h.rec}
-	case h.rec.LocalStatus(v.now()) == Expired:
+	case !inForce:
+		return &RefusedError{Reason: PasswordReplaced, Record: h.rec}
+	case status == Expired:
 		return &RefusedError{Reason: PasswordExpired, Record: h.rec}
 	case h.rec.Revision() != revision:
 		return &RefusedError{Reason: PasswordChanged, Record: h.rec}

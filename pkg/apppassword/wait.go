@@ -18,16 +18,21 @@ type awaited struct {
 	late func(*entra.Error) bool
 	// own credentials were made here a moment ago: when the time is over, they
 	// are only slow to arrive everywhere.
-	own     bool
+	own bool
+	// must holds where it is of no use before Entra has accepted it.
+	must    bool
 	backing string
 }
 
-func (m *Manager) newSecret(clientSecret secret.Text) awaited {
+// newSecret is the client secret of a record's application.
+func (m *Manager) newSecret(rec Record, clientSecret secret.Text) awaited {
 	return awaited{
 		name: "the new secret", own: true, backing: BackingSecret,
 		late: func(e *entra.Error) bool { return e.Kind() == entra.Refused },
 		get: func(ctx context.Context) error {
-			_, err := m.Entra.ClientSecret(ctx, m.Profile.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
+			c := *m.Entra
+			c.Tenant = rec.Tenant
+			_, err := c.ClientSecret(ctx, rec.ClientID, clientSecret, exchangeScope(m.Profile.Cloud))
 			return err
 		},
 	}
@@ -39,7 +44,9 @@ func (m *Manager) newCertificate(cert entra.Certificate, rec Record) awaited {
 	return awaited{
 		name: "the certificate", backing: BackingCertificate, late: certificateUnknown,
 		get: func(ctx context.Context) error {
-			_, err := m.Entra.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, m.now), exchangeScope(m.Profile.Cloud))
+			c := *m.Entra
+			c.Tenant = rec.Tenant
+			_, err := c.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, m.now), exchangeScope(m.Profile.Cloud))
 			return err
 		},
 	}
@@ -51,7 +58,8 @@ func certificateUnknown(e *entra.Error) bool { return slices.Contains(e.Numbers,
 
 // waitAccepted polls the token endpoint until Entra takes the credential. It
 // tells false when the time is over and nothing speaks against the credential.
-// A refusal that waiting does not mend is an [*UnusableError].
+// A refusal that waiting does not mend is an [*UnusableError], and with must the
+// end of the time is a [*NotAcceptedError].
 func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) {
 	limit, step := m.WaitLimit, m.WaitStep
 	if limit == 0 {
@@ -79,7 +87,7 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 			case cred.late(ee):
 				refused = err
 			case ee.Kind() != entra.Unavailable:
-				return false, &UnusableError{Backing: cred.backing, Err: err}
+				return false, &UnusableError{Backing: cred.backing, Rotated: cred.must, Err: err}
 			}
 			pause = max(step, ee.RetryAfter)
 		} else if limited.Err() == nil {
@@ -87,7 +95,10 @@ func (m *Manager) waitAccepted(ctx context.Context, cred awaited) (bool, error) 
 		}
 		if limited.Err() != nil || time.Since(start)+pause > limit {
 			if refused != nil && !cred.own {
-				return false, &UnusableError{Backing: cred.backing, Err: refused}
+				return false, &UnusableError{Backing: cred.backing, Rotated: cred.must, Err: refused}
+			}
+			if cred.must {
+				return false, &NotAcceptedError{What: cred.name, Err: err}
 			}
 			m.warn("entra does not accept %s yet (%v)", cred.name, err)
 			if cred.backing == "" {

@@ -32,15 +32,21 @@ func (v *Verifier) Load(ctx context.Context) error {
 	old := v.byID // as it is now: a sign-in may have filled in what was missing
 	byID := make(map[string]*held, len(s.AppPasswords))
 	missing := map[string]bool{}
-	for _, rec := range s.AppPasswords {
-		h := &held{rec: rec}
-		if o := old[rec.ID]; o != nil && (o.rec.Revision() == rec.Revision() || !rec.Revoked.IsZero()) {
+	hold := func(h *held) {
+		rec, gone := h.rec, !h.rec.Revoked.IsZero() || h.replaced != nil && !h.replaced.Ended.IsZero()
+		if o := old[rec.ID]; o != nil && (o.rec.Revision() == rec.Revision() || gone) {
 			h.secrets = o.secrets
 		}
-		if h.Password.IsZero() && rec.Revoked.IsZero() {
+		if h.Password.IsZero() && !gone {
 			missing[rec.ID] = true
 		}
 		byID[rec.ID] = h
+	}
+	for _, rec := range s.AppPasswords {
+		hold(&held{rec: rec})
+		if rec.Previous != nil {
+			hold(&held{rec: rec.previous(), replaced: rec.Previous})
+		}
 	}
 	signIns := make(map[string]SignIn, len(s.SignIns))
 	for _, si := range s.SignIns {
@@ -112,8 +118,7 @@ func (v *Verifier) loadMissing(ctx context.Context) {
 		}
 		v.mu.Lock()
 		if h := v.byID[rec.ID]; h != nil {
-			h = &held{rec: h.rec, secrets: s}
-			v.byID[rec.ID] = h
+			v.byID[rec.ID] = &held{rec: h.rec, secrets: s, replaced: h.replaced}
 			delete(v.missing, rec.ID)
 		}
 		v.mu.Unlock()

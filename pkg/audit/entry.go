@@ -27,6 +27,10 @@ const (
 	Created       Event = "created"        // an app password was made
 	Shown         Event = "shown"          // its password was shown or copied
 	Rotated       Event = "rotated"        // it got a new credential
+	Retired       Event = "retired"        // its old password was shut out, after it was rotated
+	Exported      Event = "exported"       // it was sealed for another machine
+	Forgotten     Event = "forgotten"      // it was taken off this machine, and not revoked
+	Imported      Event = "imported"       // it came from another machine
 	Revoked       Event = "revoked"        // it was revoked
 	SignIn        Event = "sign-in"        // a mail program signed in with it
 	Refused       Event = "refused"        // a sign-in was refused
@@ -38,7 +42,7 @@ const (
 
 // Events are all events, in the order of an app password's life.
 func Events() []Event {
-	return []Event{Created, Shown, Rotated, Revoked, SignIn, Refused, SessionClosed, DecoyUsed, Lost, Repaired}
+	return []Event{Created, Shown, Rotated, Retired, Exported, Forgotten, Imported, Revoked, SignIn, Refused, SessionClosed, DecoyUsed, Lost, Repaired}
 }
 
 const (

@@ -39,6 +39,9 @@ func advise(err error) advice {
 		return advice{e.code, e.hint}
 	}
 	if e, ok := errors.AsType[*unprintedError](err); ok {
+		if e.rotated {
+			return advice{failed, "o365pw show --password " + asArgument(e.name)}
+		}
 		return advice{failed, "o365pw show --password " + asArgument(e.name) + "; or undo it: o365pw revoke " + asArgument(e.name)}
 	}
 	if e, ok := errors.AsType[*filterError](err); ok {
@@ -88,6 +91,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*secret.UnavailableError](err); ok {
 		return advice{failed, keychainHint(e)}
 	}
+	if e, ok := errors.AsType[*secret.SealedError](err); ok {
+		return adviseSealed(e)
+	}
 	if e, ok := errors.AsType[*graph.AmbiguousError](err); ok {
 		return advice{failed, "look for " + quote(e.Name) + " with: o365pw list"}
 	}
@@ -116,7 +122,7 @@ func advise(err error) advice {
 		return advice{failed, "o365pw status; stop it before starting another"}
 	}
 	if _, ok := errors.AsType[*gateway.ForeignError](err); ok {
-		return advice{failed, "run it as the user that the gateway runs as, such as: sudo -u o365pw o365pw status"}
+		return advice{failed, "run it as the user that the gateway runs as, such as: sudo o365pw service run status"}
 	}
 	if errors.Is(err, gateway.ErrNotRunning) {
 		return advice{failed, "o365pw serve"}
@@ -133,6 +139,15 @@ func advise(err error) advice {
 		}
 		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
 	}
+	if _, ok := errors.AsType[*activationError](err); ok {
+		return advice{wrongUsage, "make systemd's sockets agree with [gateway] of the configuration: o365pw service install, service stop, service start"}
+	}
+	if e, ok := errors.AsType[*noServiceError](err); ok {
+		return advice{failed, e.hint}
+	}
+	if e, ok := errors.AsType[*commandError](err); ok {
+		return adviseCommand(e)
+	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrPermission) {
 		return advice{failed, "run it as the user whom " + e.Path + " belongs to, or set O365PW_STATE to a folder of your own"}
 	}
@@ -146,6 +161,9 @@ func advise(err error) advice {
 }
 
 func adviseAppPassword(err error) (advice, bool) {
+	if a, ok := adviseMove(err); ok {
+		return a, true
+	}
 	if e, ok := errors.AsType[*apppassword.InvalidError](err); ok {
 		hint := "o365pw create --help"
 		if e.Field == "mailbox" && e.Value == "" {
@@ -160,13 +178,20 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{wrongUsage, hint}, true
 	}
 	if e, ok := errors.AsType[*apppassword.NameTakenError](err); ok {
-		return advice{nameTaken, "choose another name, or first: o365pw revoke " + asArgument(e.Name)}, true
+		hint := "choose another name, or first: o365pw revoke " + asArgument(e.Name)
+		if e.Status == apppassword.Active || e.Status == apppassword.Expired {
+			hint += "; for a new password of this one: o365pw rotate " + asArgument(e.Name)
+		}
+		return advice{nameTaken, hint}, true
 	}
 	if _, ok := errors.AsType[*apppassword.NotFoundError](err); ok {
 		return advice{notFound, "o365pw list"}, true
 	}
 	if _, ok := errors.AsType[*apppassword.SeveralError](err); ok {
-		return advice{wrongUsage, "name one by its id; revoke takes them all with --all"}, true
+		return advice{wrongUsage, "name one by its id; revoke takes them all with --all (while it is being rotated, an app password has two, the old one and the new one)"}, true
+	}
+	if a, ok := adviseRotation(err); ok {
+		return a, true
 	}
 	if e, ok := errors.AsType[*apppassword.PolicyError](err); ok {
 		switch {
@@ -210,6 +235,31 @@ func adviseAppPassword(err error) (advice, bool) {
 	}
 	if e, ok := errors.AsType[*apppassword.DamagedError](err); ok {
 		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
+	}
+	return advice{}, false
+}
+
+func adviseRotation(err error) (advice, bool) {
+	if e, ok := errors.AsType[*apppassword.NotRotatableError](err); ok {
+		switch {
+		case e.Decoy:
+			return advice{wrongUsage, "lay out another: o365pw create NAME --decoy; and forget this one: o365pw revoke " + asArgument(e.Name)}, true
+		case e.Status == apppassword.RemoteOnly:
+			return advice{notFound, "run it on the machine that holds it; what this one holds: o365pw list --local"}, true
+		}
+		return advice{notFound, "take what is left of it off the list, and make a new one: o365pw revoke " + asArgument(e.Name) + "; o365pw create " + asArgument(e.Name)}, true
+	}
+	if e, ok := errors.AsType[*apppassword.NotAcceptedError](err); ok {
+		a := advice{unavailable, "nothing was changed; try again in a few minutes"}
+		if x := advise(e.Err); x.hint != "" && x.code != signInRequired {
+			a.hint += "; " + x.hint
+		}
+		return a, true
+	}
+	if e, ok := errors.AsType[*apppassword.OldLeftError](err); ok {
+		a := advise(e.Err)
+		a.hint = strings.TrimPrefix(a.hint+"; then: ", "; then: ") + finishCommand(e.Name)
+		return a, true
 	}
 	return advice{}, false
 }

@@ -33,6 +33,9 @@ type Env struct {
 	// ScryptWorkFactor of a file keychain that is made (log2 N); 0 is the
 	// default of package secret. Tests lower it.
 	ScryptWorkFactor int
+	// GOOS is the system whose services are meant, and Root the folder that
+	// its files are in. Empty: this one's. Tests give their own.
+	GOOS, Root string
 }
 
 // OS is the environment of this process.

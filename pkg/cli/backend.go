@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
@@ -54,6 +55,7 @@ func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protoc
 		Credential: b.verifier.CredentialKey(rec), Revision: rec.Revision(),
 		Delegated: rec.Backing == apppassword.BackingUser,
 		ReadOnly:  rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
+		Quota: rec.Profile + "\x00" + strings.ToLower(rec.Name), // which a rotation does not change
 	}
 	cloud, err := b.clouds(rec.Cloud)
 	if err != nil {
@@ -134,6 +136,7 @@ var reasons = map[apppassword.Refused]gateway.Reason{
 	apppassword.PasswordExpired:    gateway.Expired,
 	apppassword.PasswordRevoked:    gateway.Revoked,
 	apppassword.PasswordChanged:    gateway.Revoked,
+	apppassword.PasswordReplaced:   gateway.Revoked,
 	apppassword.TenantRefuses:      gateway.Policy,
 	apppassword.SignInAgain:        gateway.SignInRequired,
 	apppassword.NotAvailable:       gateway.Unavailable,
@@ -147,8 +150,11 @@ func refusal(err error) error {
 		return err
 	}
 	r := &gateway.Refusal{Reason: reasons[re.Reason], Err: err}
-	if re.Reason == apppassword.PasswordChanged {
+	switch re.Reason {
+	case apppassword.PasswordChanged:
 		r.Public = "this app password was changed; sign in again"
+	case apppassword.PasswordReplaced:
+		r.Public = "this app password was replaced by a new one"
 	}
 	if re.Record.Name != "" {
 		r.Err = fmt.Errorf("app password %q: %w", re.Record.Name, err)

@@ -273,12 +273,15 @@ func TestExitCodesAgree(t *testing.T) {
 // arguments, or makes.
 var readIndirectly = map[string][]string{
 	"userDir":         {"AppData", "LocalAppData", "XDG_CONFIG_HOME", "XDG_STATE_HOME"},
+	"missingInCI":     {"ACTIONS_ID_TOKEN_REQUEST_URL", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN", "SYSTEM_ACCESSTOKEN", "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID"},
+	"add":             {"O365PW_CLIENT_ID", "O365PW_KEYCHAIN", "O365PW_TENANT"},
+	"serviceEnviron":  {"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"},
 	"completionPlace": {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "BASH_COMPLETION_USER_DIR", "ZDOTDIR"},
 }
 
 // readByLibraries are variables that Go's own library and modules read: net and
 // crypto/x509, os/exec, go-systemd, cobra.
-var readByLibraries = []string{"SSL_CERT_FILE", "SSL_CERT_DIR", "PATH", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "O365PW_COMPLETION_DESCRIPTIONS"}
+var readByLibraries = []string{"SSL_CERT_FILE", "SSL_CERT_DIR", "PATH", "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "O365PW_COMPLETION_DESCRIPTIONS"}
 
 // TestEnvironmentTopic holds the help topic to the variables that the source
 // reads, both ways.

@@ -118,26 +118,24 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 		return fmt.Errorf("create %q: %w", req.Name, err)
 	}
 	a.audited(ctx, s.stateDir, auditEntry(audit.Created, created.Record))
-	entry := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
-	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(entry), Password: a.revealed(created.Password), Servers: s.servers(ctx, created.Record)}
-	if len(v.Servers) == 0 {
-		for _, p := range created.Record.Allow {
-			a.warn("%s", notListening(p))
-		}
-	}
-	if err := a.printCreated(entry, v, created); err != nil {
+	if err := a.printNew(ctx, s, created, "Undo with: o365pw revoke "+asArgument(created.Record.Name)); err != nil {
 		return &unprintedError{name: created.Record.Name, err: err}
 	}
 	return nil
 }
 
-// unprintedError tells that an app password was made that nobody has seen.
+// unprintedError tells that an app password was made, or got a new password, that
+// nobody has seen.
 type unprintedError struct {
-	name string
-	err  error
+	name    string
+	rotated bool
+	err     error
 }
 
 func (e *unprintedError) Error() string {
+	if e.rotated {
+		return fmt.Sprintf("the app password %q has a new password, but it could not be printed: %v", e.name, e.err)
+	}
 	return fmt.Sprintf("the app password %q was made, but could not be printed: %v", e.name, e.err)
 }
 
@@ -211,7 +209,15 @@ func (a *app) defaultAllow(protocols []string, readOnly bool) ([]string, error) 
 	return allow, nil
 }
 
-func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassword.Created) error {
+// printNew prints a new password. after ends its card.
+func (a *app) printNew(ctx context.Context, s *session, created apppassword.Created, after string) error {
+	e := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
+	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Password: a.revealed(created.Password), Servers: s.servers(ctx, created.Record)}
+	if len(v.Servers) == 0 {
+		for _, p := range created.Record.Allow {
+			a.warn("%s", notListening(p))
+		}
+	}
 	switch a.output {
 	case outputJSON:
 		return a.printJSON(v)
@@ -226,5 +232,5 @@ func (a *app) printCreated(e apppassword.Entry, v withPassword, created apppassw
 			return a.printf("%s\n", v.Password)
 		}
 	}
-	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), "o365pw revoke "+asArgument(e.Name))
+	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), after)
 }

@@ -83,10 +83,10 @@ func (d *doctor) keychain(ctx context.Context) result {
 		return d.fail(err)
 	}
 	file := d.a.Getenv("O365PW_KEYCHAIN_PASSPHRASE_FILE")
-	if s.profile.Keychain == "file" && file != "" && d.a.Getenv("O365PW_KEYCHAIN_PASSPHRASE") == "" && runtime.GOOS != "windows" {
-		if fi, err := os.Stat(file); err == nil && fi.Mode().Perm()&0o077 != 0 {
+	if s.profile.Keychain == "file" && file != "" && d.a.Getenv("O365PW_KEYCHAIN_PASSPHRASE") == "" {
+		if others, err := readableByOthers(file); err == nil && others {
 			return result{status: checkWarning, detail: s.keychain.String() + ": it works, but others can read the passphrase in " + file,
-				remedies: []remedy{yours("", "chmod 600 "+shellQuote(file))}}
+				remedies: []remedy{yours("", keepFromOthers(file))}}
 		}
 	}
 	return passed("%s: written, read and deleted", s.keychain)

@@ -146,6 +146,9 @@ func (a *app) report(err error) int {
 			msg = printable(e.Error())
 			adv.hint = a.advise(e).hint
 		}
+		if e, ok := errors.AsType[*apppassword.OldLeftError](err); ok {
+			msg, adv.hint = printable(e.Error()), finishCommand(e.Name)
+		}
 		if e, ok := errors.AsType[*unprintedError](err); ok {
 			msg = printable(e.Error())
 			adv.hint = a.advise(e).hint

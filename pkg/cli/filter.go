@@ -20,12 +20,15 @@ import (
 
 // withoutData are the commands that print no data, or text that has one form
 // only, with their subcommands. Each other command has a schema in docs/schema (a test holds it).
-var withoutData = []string{"completion", "demo", "help", "sandbox", "serve", "sessions close"}
+var withoutData = []string{"completion", "config schema", "demo", "help", "sandbox", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
+
+// onlyHold are the commands that have no work of their own, only subcommands.
+var onlyHold = []string{"config", "service"}
 
 // printsData tells whether --jq, --template and all values of --output have a
 // meaning for a command.
 func printsData(cmd *cobra.Command) bool {
-	if !cmd.HasParent() {
+	if !cmd.HasParent() || slices.Contains(onlyHold, commandName(cmd)) {
 		return false
 	}
 	for c := cmd; c.HasParent(); c = c.Parent() {

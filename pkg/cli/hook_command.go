@@ -97,7 +97,7 @@ func childEnviron(environ []string) []string {
 				return true
 			}
 		}
-		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "IDENTITY_HEADER"}, name) {
+		if slices.Contains([]string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "CREDENTIALS_DIRECTORY", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "IDENTITY_HEADER"}, name) {
 			return true
 		}
 		if strings.HasSuffix(name, "_PROXY") && strings.Contains(value, "@") {

@@ -80,7 +80,7 @@ func expiringEvent(rec apppassword.Record, now time.Time) hookEvent {
 	if len(rec.Mailboxes) > 0 {
 		v.Mailbox = rec.Mailboxes[0]
 	}
-	v.Message = fmt.Sprintf("The app password %q ends in %s. Your move: make a new one (o365pw create), put it into the mail program, and revoke this one (o365pw revoke %s).",
+	v.Message = fmt.Sprintf("The app password %q ends in %s. Your move: give it a new one (o365pw rotate %s), and put that into the mail program.",
 		rec.Name, plural(v.DaysLeft, "day"), asArgument(rec.Name))
 	return v
 }

@@ -256,7 +256,7 @@ func TestHookEnviron(t *testing.T) {
 	keep := []string{"HOME=/home/a", "PATH=/bin", "EMPTY=", "=C:=C:\\", "MAILTO=admin@contoso.com", "HTTPS_PROXY=http://proxy:3128", "REPO=https://git@example.com/x", "LANG=C.UTF-8"}
 	drop := []string{
 		"O365PW_KEYCHAIN_PASSPHRASE=x", "O365PW_CONFIG=x", "AZURE_CLIENT_ID=x", "ACTIONS_ID_TOKEN_REQUEST_URL=x", "GITHUB_TOKEN=x", "my_secret_key=x",
-		"PGPASSWORD=x", "SshPassPhrase=x", "azure_tenant_id=x", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "CREDENTIALS_DIRECTORY=/run/x",
+		"PGPASSWORD=x", "SshPassPhrase=x", "azure_tenant_id=x", "NOTIFY_SOCKET=/run/x", "WATCHDOG_USEC=1", "CREDENTIALS_DIRECTORY=/run/x", "LISTEN_FDS=3", "LISTEN_PID=1", "LISTEN_FDNAMES=imap",
 		"HTTPS_PROXY=http://me:hunter2@proxy:3128", "https_proxy=me:hunter2@proxy:3128", "DATABASE_URL=postgres://me:hunter2@db/x", "BROKEN=http://me:100%@db/x",
 	}
 	if got := childEnviron(slices.Concat(drop, keep, drop)); !slices.Equal(got, keep) {

@@ -26,10 +26,12 @@ import (
 )
 
 // keychainItems are the keys of the machine's keychain, read by age itself.
-func (m *machine) keychainItems() []string {
+func (m *machine) keychainItems() []string { return m.keychainItemsIn(filepath.Join(m.dir, "state")) }
+
+func (m *machine) keychainItemsIn(state string) []string {
 	m.t.Helper()
 	var file struct{ Identity, Items string }
-	b, err := os.ReadFile(filepath.Join(m.dir, "state", "keychain.age"))
+	b, err := os.ReadFile(filepath.Join(state, "keychain.age"))
 	if err == nil {
 		err = json.Unmarshal(b, &file)
 	}

@@ -186,10 +186,12 @@ type registry struct {
 	Pending      []struct{ Name string }
 }
 
-func (m *machine) registry() registry {
+func (m *machine) registry() registry { return m.registryIn(filepath.Join(m.dir, "state")) }
+
+func (m *machine) registryIn(state string) registry {
 	m.t.Helper()
 	var r registry
-	b, err := os.ReadFile(filepath.Join(m.dir, "state", "registry.json"))
+	b, err := os.ReadFile(filepath.Join(state, "registry.json"))
 	if os.IsNotExist(err) {
 		return r
 	}

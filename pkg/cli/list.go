@@ -88,9 +88,10 @@ func (a *app) runList(ctx context.Context, o listOptions) error {
 	}
 	if notes, nerr := s.manager.Interrupted(); nerr == nil {
 		for _, n := range notes {
-			a.warn("the create of %q was interrupted; what it may have left is removed by the next create or revoke", n.Name)
+			a.warn("the create or rotate of %q was interrupted; what it may have left is removed by the next create, rotate or revoke", n.Name)
 		}
 	}
+	a.warnUnfinished(entries)
 	if !before.IsZero() {
 		entries = slices.DeleteFunc(entries, func(e apppassword.Entry) bool { return e.Expires.IsZero() || e.Expires.After(before) })
 	}
@@ -197,6 +198,9 @@ func (a *app) printTable(entries []apppassword.Entry) error {
 			status = a.paint(faint, status)
 		default:
 			status = a.paint(red, status)
+		}
+		if e.InOverlap(now) {
+			status += ", old one ends " + relative(e.Previous.Until, now)
 		}
 		used := lastUsed(e.LastUse, now, "")
 		if e.Status == apppassword.RemoteOnly {

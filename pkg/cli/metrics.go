@@ -26,6 +26,7 @@ type metrics struct {
 	passed   map[byteSeries]int64  // by sessions that have ended
 	shown    map[byteSeries]int64  // what the last page said
 	took     map[string]*histogram // by protocol
+	became   map[string]string     // the id of what was rotated, to that of the new one
 }
 
 // The series are kept by id: an app password that takes the name of a revoked
@@ -35,10 +36,37 @@ type (
 	byteSeries   struct{ protocol, direction string }
 )
 
+// rotated looks which app passwords have a new id, and goes on counting them
+// under that: a counter never goes back.
+func (m *metrics) rotated() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	became := map[string]string{}
+	for _, rec := range m.records() {
+		if rec.Previous != nil {
+			became[rec.Previous.ID] = rec.ID
+		}
+	}
+	for k, n := range maps.Clone(m.signIns) {
+		if id, ok := became[k.id]; ok {
+			delete(m.signIns, k)
+			add(&m.signIns, signInSeries{k.protocol, k.result, id}, n)
+		}
+	}
+	for was, n := range maps.Clone(m.messages) {
+		if id, ok := became[was]; ok {
+			delete(m.messages, was)
+			add(&m.messages, id, n)
+		}
+	}
+	m.became = became
+}
+
 // observe counts an event.
 func (m *metrics) observe(e gateway.Event) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	e.Grant.ID = cmp.Or(m.became[e.Grant.ID], e.Grant.ID)
 	p := string(e.Protocol)
 	switch e.Kind {
 	case gateway.SignedIn:
@@ -108,7 +136,7 @@ func (m *metrics) page() []byte {
 	m.mu.Unlock()
 	open := m.sessions()
 	m.mu.Lock()
-	x.metric("o365pw_sessions", "gauge", "Signed-in mail clients.", sessionSeries(held, open))
+	x.metric("o365pw_sessions", "gauge", "Signed-in mail clients.", m.sessionSeries(held, open))
 	x.metric("o365pw_bytes_total", "counter", "Bytes passed on, up to the mail server and down to the client, since the sign-in.", m.bytes(passed, open))
 	messages := series{}
 	for id, n := range m.messages {
@@ -122,8 +150,8 @@ func (m *metrics) page() []byte {
 	return x.Bytes()
 }
 
-// sessionSeries has a 0 for what may be used and is not.
-func sessionSeries(held map[string]apppassword.Record, open []gateway.Session) series {
+// sessionSeries has a 0 for what may be used and is not: mu is held.
+func (m *metrics) sessionSeries(held map[string]apppassword.Record, open []gateway.Session) series {
 	s := series{}
 	of := func(protocol, name string) string { return labels("protocol", protocol, "app_password", name) }
 	for _, rec := range held {
@@ -132,7 +160,7 @@ func sessionSeries(held map[string]apppassword.Record, open []gateway.Session) s
 		}
 	}
 	for _, sess := range open {
-		if _, ok := held[sess.AppID]; ok {
+		if _, ok := held[cmp.Or(m.became[sess.AppID], sess.AppID)]; ok {
 			s[of(string(sess.Protocol), sess.Name)]++
 		}
 	}

@@ -54,6 +54,41 @@ type observed struct {
 	at   time.Time
 }
 
+// A rotation changes the id, and takes no count back.
+func TestMetricsOfARotation(t *testing.T) {
+	o := newObserved()
+	sent := func(id string) {
+		o.observe(gateway.Event{Kind: gateway.SignedIn, Protocol: gateway.SMTP, Grant: gateway.Grant{ID: id}})
+		o.observe(gateway.Event{Kind: gateway.MessageSent, Protocol: gateway.SMTP, Grant: gateway.Grant{ID: id}})
+	}
+	check := func(when string, signIns, messages float64) {
+		t.Helper()
+		page := scraped(t, o.page())
+		if got := page["o365pw_sign_ins_total"]["protocol=smtp result=ok app_password=mutt"]; got != signIns {
+			t.Errorf("%s: %v sign-ins", when, got)
+		}
+		if got := page["o365pw_messages_sent_total"]["app_password=mutt"]; got != messages {
+			t.Errorf("%s: %v messages", when, got)
+		}
+	}
+	sent("2")
+	check("before", 1, 1)
+	o.recs[1].ID, o.recs[1].Previous = "3", &apppassword.Previous{ID: "2"}
+	o.rotated()
+	check("rotated", 1, 1)
+	sent("2")
+	sent("3")
+	o.open = []gateway.Session{{AppID: "2", Name: "mutt", Protocol: gateway.IMAP}, {AppID: "3", Name: "mutt", Protocol: gateway.IMAP}}
+	check("both", 3, 3)
+	if got := scraped(t, o.page())["o365pw_sessions"]["protocol=imap app_password=mutt"]; got != 2 {
+		t.Errorf("%v sessions", got)
+	}
+	o.recs[1].Previous, o.open = nil, nil
+	o.rotated()
+	sent("3")
+	check("over", 4, 4)
+}
+
 func newObserved() *observed {
 	o := &observed{at: time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)}
 	o.recs = []apppassword.Record{

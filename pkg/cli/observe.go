@@ -15,17 +15,21 @@ import (
 // called in the goroutine of the session that the event is of, so nobody here
 // may make it wait.
 type observer struct {
-	metrics *metrics
-	hooks   *hooks
-	usage   *apppassword.UsageRecorder
-	trail   *trail
+	metrics  *metrics
+	hooks    *hooks
+	usage    *apppassword.UsageRecorder
+	overlaps *overlaps
+	trail    *trail
 }
 
 func (o *observer) observe(e gateway.Event) {
 	o.metrics.observe(e)
 	o.hooks.observe(e)
 	if e.Kind == gateway.SignedIn {
-		o.usage.Note(e.Grant.ID, apppassword.LastUse{Time: e.Time, Protocol: string(e.Protocol), Address: e.Remote.Addr().String()})
+		use := apppassword.LastUse{Time: e.Time, Protocol: string(e.Protocol), Address: e.Remote.Addr().String()}
+		if o.usage.Note(e.Grant.ID, use) {
+			o.overlaps.used(e.Grant.ID)
+		}
 	}
 	o.trail.observe(e)
 }
@@ -112,7 +116,9 @@ func (g *gatewayRun) newObserver() *observer {
 	g.audit = audit.NewWriter(auditLogIn(g.stateDir), func(err error) {
 		g.log.Error("the audit log cannot be written; entries are kept, and written when it can", "error", err)
 	})
-	return &observer{metrics: m, hooks: h.ready(), usage: usage, trail: &trail{add: g.audit.Add, now: g.a.Now}}
+	m.rotated()
+	g.overlaps = g.newOverlaps(usage)
+	return &observer{metrics: m, hooks: h.ready(), usage: usage, overlaps: g.overlaps, trail: &trail{add: g.audit.Add, now: g.a.Now}}
 }
 
 func (g *gatewayRun) hookCommands() config.Hooks {

@@ -73,6 +73,23 @@ type appPasswordJSON struct {
 	Decoy            bool     `json:"decoy"`
 	LastUsedProtocol string   `json:"lastUsedProtocol"` // empty: never used
 	LastUsedAddress  string   `json:"lastUsedAddress"`
+
+	// Previous is what a rotation has replaced, as long as something of it is
+	// left; absent: nothing is.
+	Previous *previousJSON `json:"previous,omitempty"`
+}
+
+type previousJSON struct {
+	ID    string     `json:"id"`
+	Until *time.Time `json:"until"` // its password is good until then
+	Ended *time.Time `json:"ended"` // when it was shut out; what is left of it is to be removed
+}
+
+func toPrevious(e apppassword.Entry) *previousJSON {
+	if e.Previous == nil || e.PreviousGone {
+		return nil
+	}
+	return &previousJSON{ID: e.Previous.ID, Until: utc(e.Previous.Until), Ended: utc(e.Previous.Ended)}
 }
 
 func toJSON(e apppassword.Entry) appPasswordJSON {
@@ -82,6 +99,7 @@ func toJSON(e apppassword.Entry) appPasswordJSON {
 		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
 		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy,
 		LastUsed: utc(e.LastUse.Time), LastUsedProtocol: e.LastUse.Protocol, LastUsedAddress: e.LastUse.Address,
+		Previous: toPrevious(e),
 	}
 }
 

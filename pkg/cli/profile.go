@@ -193,7 +193,13 @@ func (a *app) keychains(stateDir string) func(kind string) (secret.Keychain, err
 	}
 }
 
-// passphrase of the file keychain: from the environment, a file, or a person.
+// passphraseCredential is the systemd credential with the passphrase of the
+// file keychain. A file that holds it encrypted has the same name, which is
+// encrypted with it.
+const passphraseCredential = "o365pw.keychain-passphrase"
+
+// passphrase of the file keychain: from the environment, a file, systemd, or a
+// person.
 func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) {
 	if p := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE"); p != "" {
 		return secret.New(p), nil
@@ -203,10 +209,15 @@ func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) 
 		if err != nil {
 			return secret.Text{}, err
 		}
-		if fi, err := os.Stat(file); err == nil && runtime.GOOS != "windows" && fi.Mode().Perm()&0o077 != 0 {
-			a.warn("others can read the passphrase in %s: chmod 600 %s", file, shellQuote(file))
+		if others, err := readableByOthers(file); err == nil && others {
+			a.warn("others can read the passphrase in %s: %s", file, keepFromOthers(file))
 		}
 		return secret.New(strings.TrimRight(string(b), "\r\n")), nil
+	}
+	// systemd keeps this one from others, by more than its mode.
+	if file := a.credentialFile(passphraseCredential); file != "" {
+		b, err := os.ReadFile(file)
+		return secret.New(strings.TrimRight(string(b), "\r\n")), err
 	}
 	return a.askPassphrase(ctx, create)
 }

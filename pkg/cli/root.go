@@ -88,9 +88,9 @@ Exchange Online takes only OAuth 2.0.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRevoke(a), newAudit(a))
-	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a))
-	add("gateway", newServe(a), newSessions(a))
+	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newExport(a), newImport(a), newAudit(a))
+	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
+	add("gateway", newServe(a), newSessions(a), newService(a))
 	add("try", newDemo(a), newSandbox(a))
 	root.AddCommand(newVersion(a), newCompletion(a))
 	root.SetHelpCommand(newHelp())

@@ -34,6 +34,9 @@ func checked(ctx context.Context, env cli.Env) int {
 	}
 	var stdout, stderr bytes.Buffer
 	columns := documentedColumns(docs, command, format)
+	if format == "" && slices.Contains(env.Args, "--recipient") { // one word, for $(…)
+		columns = nil
+	}
 	if format == "json" || format == "yaml" || columns != nil && !term.IsTerminal(int(os.Stdout.Fd())) {
 		env.Stdout = io.MultiWriter(env.Stdout, &stdout)
 	}

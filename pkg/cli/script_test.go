@@ -44,6 +44,7 @@ func TestMain(m *testing.M) {
 			defer stop()
 			env := cli.OS()
 			env.ScryptWorkFactor = 10
+			env.GOOS, env.Root = os.Getenv("TEST_GOOS"), os.Getenv("TEST_ROOT") // whose services are installed
 			os.Exit(checked(ctx, env))
 		},
 		// A browser that follows redirects, as a person with a session would.

@@ -128,6 +128,12 @@ func TestNoSecretIsWritten(t *testing.T) {
 	run("show", "one")
 	run("status", "-o", "json")
 	run("create", "one")
+	recipient := strings.TrimSpace(m.run("import", "--recipient"))
+	moving := filepath.Join(m.dir, "state", "moving.age") // where it is looked at
+	run("export", "one", "--to", recipient, "--file", moving)
+	run("export", "one", "--to", recipient)
+	run("import", moving)
+	run("import", moving, "--identity", moving)
 	run("revoke", "two", "--yes", "-o", "json")
 	_ = gateway.Process.Signal(os.Interrupt)
 	_ = gateway.Wait()

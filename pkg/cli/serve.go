@@ -5,11 +5,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -119,6 +117,9 @@ as text on a terminal, as JSON (times in UTC, durations in seconds) elsewhere.`,
 }
 
 func (a *app) runServe(ctx context.Context, o serveOptions) error {
+	if is, err := a.asService(ctx, o); is || err != nil {
+		return err
+	}
 	g, err := a.newGateway(ctx, o)
 	if err != nil {
 		return err
@@ -140,11 +141,13 @@ type gatewayRun struct {
 	server    *gateway.Server
 	control   gateway.Control
 	controlLn net.Listener
+	passed    activated // by systemd; those that serve are among listeners
 	listeners map[gateway.Protocol]net.Listener
 	metricsLn net.Listener // nil: metrics are not offered
 	names     []string     // on its certificate
 	caFile    string       // empty with a certificate of one's own
 	observer  *observer
+	overlaps  *overlaps
 	audit     *audit.Writer
 	notify    *notifier
 	draining  atomic.Bool
@@ -167,6 +170,15 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	}
 	a.log = log // for --verbose, so that all lines have one format
 	g := &gatewayRun{a: a, log: log}
+	// First of all, so that nothing that is started inherits them.
+	if g.passed, err = takeSockets(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
 	cfg, err := a.loadConfig()
 	if err != nil {
 		return nil, err
@@ -183,14 +195,9 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	if g.controlLn, err = g.control.Listen(); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			g.close()
-		}
-	}()
 	g.inForce = g.settings()
 	settings := o.override(g.inForce)
-	if err := g.listen(settings); err != nil {
+	if err := g.listen(ctx, settings); err != nil {
 		return nil, err
 	}
 	if err := g.listenMetrics(settings.Metrics); err != nil {
@@ -320,70 +327,16 @@ func (g *gatewayRun) ownKeychain() (string, error) {
 	return p.Keychain, err
 }
 
-func (g *gatewayRun) listen(settings config.Gateway) error {
-	g.listeners = map[gateway.Protocol]net.Listener{}
-	addrs := map[gateway.Protocol]string{gateway.IMAP: settings.IMAP, gateway.POP3: settings.POP3, gateway.SMTP: settings.SMTP}
-	g.names = []string{"localhost", "127.0.0.1", "::1"}
-	for _, p := range gateway.Protocols() {
-		if addrs[p] == "" {
-			continue
-		}
-		host, _, _ := net.SplitHostPort(addrs[p])
-		ln, err := net.Listen(networkOf(addrs[p]), addrs[p])
-		if err != nil && slices.Contains(settings.Unnamed, string(p)) {
-			// A configuration from before there was this protocol must not keep
-			// the others from being served.
-			g.a.tell("nothing listens for %s: %v; set %[1]s = … in [gateway], or %[1]s = \"\" to leave it out", p, newListenError(string(p), addrs[p], err).err)
-			continue
-		}
-		if err != nil {
-			return newListenError(string(p), addrs[p], err)
-		}
-		g.listeners[p] = ln
-		g.names = append(g.names, listenNames(host)...)
-	}
-	slices.Sort(g.names)
-	g.names = slices.Compact(g.names)
-	if len(g.listeners) == 0 {
-		return &config.Error{Key: "gateway", Problem: "there is no protocol to listen for", Hint: "set imap = \"127.0.0.1:1993\" in [gateway]"}
-	}
-	return nil
-}
-
-// listenError tells that an address cannot be listened on.
-type listenError struct {
-	what, addr string
-	err        error // of the system
-}
-
-func newListenError(what, addr string, err error) *listenError {
-	if se, ok := errors.AsType[*os.SyscallError](err); ok {
-		err = se.Err
-	}
-	return &listenError{what, addr, err}
-}
-
-func (e *listenError) Error() string {
-	return fmt.Sprintf("listen for %s on %s: %v", e.what, e.addr, e.err)
-}
-func (e *listenError) Unwrap() error { return e.err }
-
-// networkOf keeps 0.0.0.0 from meaning [::] as well.
-func networkOf(addr string) string {
-	host, _, _ := net.SplitHostPort(addr)
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
-		return "tcp4"
-	}
-	return "tcp"
-}
-
 // close gives up what newGateway had opened.
 func (g *gatewayRun) close() {
+	g.passed.close()
 	for _, ln := range g.listeners {
 		ln.Close()
 	}
 	if g.metricsLn != nil {
 		g.metricsLn.Close()
 	}
-	g.controlLn.Close()
+	if g.controlLn != nil {
+		g.controlLn.Close()
+	}
 }

@@ -59,7 +59,14 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	var wg sync.WaitGroup
 	serving, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	wg.Go(func() { g.verifier.Watch(serving, g.server.Recheck) })
+	wg.Go(func() {
+		g.verifier.Watch(serving, func() {
+			g.observer.metrics.rotated()
+			g.server.Recheck()
+			g.overlaps.changed()
+		})
+	})
+	wg.Go(func() { g.overlaps.run(serving) })
 	wg.Go(func() { g.observer.hooks.run(serving) })
 	wg.Go(func() { g.notify.run(serving) })
 	// What a hook has told is noted when it ends, which is later.

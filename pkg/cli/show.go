@@ -134,8 +134,9 @@ func clientHost(host string) string {
 	return host
 }
 
-// printCard is an app password for a person: what to type where.
-func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, password secret.Text, undo string) error {
+// printCard is an app password for a person: what to type where. after ends the
+// card of a new password, and says what to do about it; empty: it is no new one.
+func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, password secret.Text, after string) error {
 	var b strings.Builder
 	line := func(label, value string) { fmt.Fprintf(&b, "  %-10s %s\n", label, value) }
 	fmt.Fprintf(&b, "%s\n\n", a.paint(bold, printable(e.Name)))
@@ -173,7 +174,10 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	if !e.Expires.IsZero() {
 		line("Expires", e.Expires.Local().Format("2 January 2006")+" ("+relative(e.Expires, a.Now())+")")
 	}
-	if undo == "" { // a new one cannot have been used
+	if e.InOverlap(a.Now()) {
+		line("Old one", "good until "+e.Previous.Until.Local().Format("2 January 2006 15:04")+" ("+relative(e.Previous.Until, a.Now())+"), or until this one is used in its place")
+	}
+	if after == "" { // a new one cannot have been used
 		line("Last used", lastUsed(e.LastUse, a.Now(), " from "))
 	}
 	if e.Status != apppassword.Active {
@@ -187,8 +191,8 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	default:
 		fmt.Fprintf(&b, "\nSpaces in the password do not matter. Test it in the mail program now;\nthe gateway must be running: o365pw serve\n")
 	}
-	if undo != "" {
-		fmt.Fprintf(&b, "Undo with: %s\n", undo)
+	if after != "" {
+		fmt.Fprintf(&b, "%s\n", after)
 	}
 	return a.print([]byte(b.String()))
 }

@@ -91,6 +91,10 @@ type statusPasswords struct {
 	Active  int `json:"active"`
 	Expired int `json:"expired"`
 	Soon    int `json:"expiringWithin30Days"`
+	// Rotating have an old password that is good beside the new one; of Unfinished,
+	// it is over and not removed.
+	Rotating   int `json:"rotating"`
+	Unfinished int `json:"unfinished"`
 }
 
 type statusGateway struct {
@@ -168,6 +172,12 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 		st.fault(err)
 	}
 	for _, e := range entries {
+		if e.InOverlap(a.Now()) {
+			st.AppPasswords.Rotating++
+		}
+		if e.Unfinished(a.Now()) {
+			st.AppPasswords.Unfinished++
+		}
 		switch {
 		case e.Decoy: // opens nothing
 		case e.Status == apppassword.Expired:
@@ -246,6 +256,12 @@ func (a *app) printStatus(st statusJSON) error {
 	}
 	line("Keychain", "%s%s", st.Keychain.Description, map[bool]string{false: ", not usable"}[st.Keychain.OK])
 	line("App passwords", "%d active here, %d of them expire within 30 days, %d expired", st.AppPasswords.Active, st.AppPasswords.Soon, st.AppPasswords.Expired)
+	if n := st.AppPasswords.Rotating; n > 0 {
+		line("", "%d with an old password that is still good", n)
+	}
+	if n := st.AppPasswords.Unfinished; n > 0 {
+		line("", "%d with an old password that is over and not removed: o365pw list; o365pw rotate NAME --finish", n)
+	}
 	if gs := st.Gateway.Status; gs != nil {
 		state := "running"
 		if gs.Stopping {

@@ -41,26 +41,44 @@ Of o365pw:
   O365PW_COMPLETION_DESCRIPTIONS
                         0: completion without what each word means
 
-Sign-in to Graph without a person, in the order in which they are taken:
+Sign-in to Graph without a person, in the order in which they are taken; before
+them comes O365PW_ACCESS_TOKEN:
 
-  AZURE_CLIENT_ID       the application that signs in, with one of the next four
+  AZURE_CLIENT_ID       the application that signs in, with one of the next; of a
+                        managed identity, which one
+  AZURE_TENANT_ID       its tenant (default: the profile's)
   AZURE_CLIENT_SECRET   its client secret
   AZURE_CLIENT_CERTIFICATE_PATH
                         PEM file with its certificate and private key
   AZURE_FEDERATED_TOKEN_FILE
                         file with a token of another issuer (federation)
+  AZURE_FEDERATED_TOKEN such a token itself, as GitLab gives it to jobs
   ACTIONS_ID_TOKEN_REQUEST_URL, ACTIONS_ID_TOKEN_REQUEST_TOKEN
                         where GitHub Actions gives such tokens; Actions sets them
-  AZURE_TENANT_ID       its tenant (default: the profile's)
+  SYSTEM_OIDCREQUESTURI, SYSTEM_ACCESSTOKEN,
+  AZURESUBSCRIPTION_SERVICE_CONNECTION_ID
+                        the same in Azure Pipelines, which sets the first and the
+                        third, in a task with a service connection; the second is
+                        to be mapped
+  AZURESUBSCRIPTION_CLIENT_ID, AZURESUBSCRIPTION_TENANT_ID
+                        application and tenant of that service connection
   AZURE_TOKEN_CREDENTIALS
                         ManagedIdentityCredential: the managed identity of the
-                        machine in Azure
+                        machine in Azure; AzureCliCredential: the Azure CLI
   IDENTITY_ENDPOINT, IDENTITY_HEADER
                         where App Service and others give tokens of that
                         identity; Azure sets them
   AZURE_POD_IDENTITY_AUTHORITY_HOST
                         address of the instance metadata service, for that
                         identity
+
+In CI:
+
+  GITHUB_ACTIONS, TF_BUILD
+                        true: passwords that are printed are masked in the log of
+                        GitHub Actions and Azure Pipelines
+  GITLAB_CI             true: hints about a sign-in that fails speak of GitLab, as
+                        those of the two above do of theirs
 
 Network:
 
@@ -99,6 +117,11 @@ For serve as a service of systemd, which sets them:
   NOTIFY_SOCKET         where to say that it is ready, or stops
   WATCHDOG_USEC, WATCHDOG_PID
                         how often to say that it is alive
+  LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
+                        the sockets that it listens on
+  CREDENTIALS_DIRECTORY
+                        folder of credentials; keychain-passphrase is that of
+                        the file keychain
 
 For completion install:
 

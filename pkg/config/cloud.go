@@ -1,7 +1,9 @@
 package config
 
 import (
+	"fmt"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -128,4 +130,39 @@ func builtinNames() []string {
 		names = append(names, c.Name)
 	}
 	return names
+}
+
+// Table is the cloud as it is written in a configuration file, for one of one's
+// own; ca_file without its folder.
+func (c Cloud) Table() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "[clouds.%s]\n", quoteKey(c.Name))
+	caFile := ""
+	if c.CAFile != "" {
+		caFile = filepath.Base(c.CAFile)
+	}
+	for _, s := range []Setting{
+		{"authority", c.Authority}, {"graph", c.Graph}, {"imap", c.IMAP.URL("imap")}, {"pop3", c.POP3.URL("pop3")}, {"smtp", c.SMTP.URL("smtp")},
+		{"exchange_resource", c.ExchangeResource}, {"ca_file", caFile},
+	} {
+		if s.Value != "" {
+			value, _ := encode(s.Value) // text always can be
+			fmt.Fprintf(&b, "%s = %s\n", s.Key, value)
+		}
+	}
+	return b.String()
+}
+
+// ParseTable reads what [Cloud.Table] gives of the cloud called name, and nothing
+// beside it. Its error is an *Error.
+func ParseTable(name, table string) (Cloud, error) {
+	cfg, err := parse("", []byte(table))
+	if err != nil {
+		return Cloud{}, err
+	}
+	c, ok := cfg.Clouds[name]
+	if !ok || len(cfg.Clouds) > 1 || len(cfg.Profiles) > 0 || cfg.Written("gateway") || cfg.Written("hooks") || cfg.Written("default_profile") {
+		return Cloud{}, &Error{Key: "clouds." + name, Problem: "is not a table of this cloud alone"}
+	}
+	return c, nil
 }

@@ -11,6 +11,8 @@ package config
 
 import (
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -157,4 +159,16 @@ func (e *UnknownProfileError) Error() string {
 		}
 	}
 	return fmt.Sprintf("no profile %q%s", e.Name, where)
+}
+
+// URL is the endpoint as it is written in a cloud's table, for the key imap, pop3
+// or smtp; empty for one that is not there.
+func (e Endpoint) URL(protocol string) string {
+	if e.Host == "" {
+		return ""
+	}
+	if e.Security == "tls" {
+		protocol += "s"
+	}
+	return protocol + "://" + net.JoinHostPort(e.Host, strconv.Itoa(e.Port))
 }

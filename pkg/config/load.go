@@ -19,52 +19,53 @@ import (
 const maxFile = 1 << 20
 
 // The file as it is written. The types here decide what TOML is refused for a
-// wrong type; keys.go says the same in words.
+// wrong type; keys.go says the same in words. Check fills them by way of JSON: the
+// TOML package's encoder is larger, and used nowhere else.
 type (
 	file struct {
-		DefaultProfile string                 `toml:"default_profile"`
-		Profiles       map[string]fileProfile `toml:"profiles"`
-		Clouds         map[string]fileCloud   `toml:"clouds"`
-		Gateway        fileGateway            `toml:"gateway"`
-		Hooks          fileHooks              `toml:"hooks"`
+		DefaultProfile string                 `toml:"default_profile" json:"default_profile"`
+		Profiles       map[string]fileProfile `toml:"profiles" json:"profiles"`
+		Clouds         map[string]fileCloud   `toml:"clouds" json:"clouds"`
+		Gateway        fileGateway            `toml:"gateway" json:"gateway"`
+		Hooks          fileHooks              `toml:"hooks" json:"hooks"`
 	}
 	fileProfile struct {
-		Tenant        string   `toml:"tenant"`
-		ClientID      string   `toml:"client_id"`
-		LoginClientID string   `toml:"login_client_id"`
-		Mailbox       string   `toml:"mailbox"`
-		Backing       string   `toml:"backing"`
-		Allow         []string `toml:"allow"`
-		Expires       string   `toml:"expires"`
-		Cloud         string   `toml:"cloud"`
-		Keychain      string   `toml:"keychain"`
-		Certificate   string   `toml:"certificate"`
+		Tenant        string   `toml:"tenant" json:"tenant"`
+		ClientID      string   `toml:"client_id" json:"client_id"`
+		LoginClientID string   `toml:"login_client_id" json:"login_client_id"`
+		Mailbox       string   `toml:"mailbox" json:"mailbox"`
+		Backing       string   `toml:"backing" json:"backing"`
+		Allow         []string `toml:"allow" json:"allow"`
+		Expires       string   `toml:"expires" json:"expires"`
+		Cloud         string   `toml:"cloud" json:"cloud"`
+		Keychain      string   `toml:"keychain" json:"keychain"`
+		Certificate   string   `toml:"certificate" json:"certificate"`
 
-		AssertionAlgorithm string `toml:"assertion_algorithm"`
+		AssertionAlgorithm string `toml:"assertion_algorithm" json:"assertion_algorithm"`
 	}
 	fileCloud struct {
-		Authority        string `toml:"authority"`
-		Graph            string `toml:"graph"`
-		IMAP             string `toml:"imap"`
-		POP3             string `toml:"pop3"`
-		SMTP             string `toml:"smtp"`
-		ExchangeResource string `toml:"exchange_resource"`
-		CAFile           string `toml:"ca_file"`
+		Authority        string `toml:"authority" json:"authority"`
+		Graph            string `toml:"graph" json:"graph"`
+		IMAP             string `toml:"imap" json:"imap"`
+		POP3             string `toml:"pop3" json:"pop3"`
+		SMTP             string `toml:"smtp" json:"smtp"`
+		ExchangeResource string `toml:"exchange_resource" json:"exchange_resource"`
+		CAFile           string `toml:"ca_file" json:"ca_file"`
 	}
 	fileGateway struct {
-		IMAP       *string `toml:"imap"`
-		POP3       *string `toml:"pop3"`
-		SMTP       *string `toml:"smtp"`
-		Metrics    string  `toml:"metrics"`
-		TLSCert    string  `toml:"tls_cert"`
-		TLSKey     string  `toml:"tls_key"`
-		Revalidate *string `toml:"revalidate"`
+		IMAP       *string `toml:"imap" json:"imap"`
+		POP3       *string `toml:"pop3" json:"pop3"`
+		SMTP       *string `toml:"smtp" json:"smtp"`
+		Metrics    string  `toml:"metrics" json:"metrics"`
+		TLSCert    string  `toml:"tls_cert" json:"tls_cert"`
+		TLSKey     string  `toml:"tls_key" json:"tls_key"`
+		Revalidate *string `toml:"revalidate" json:"revalidate"`
 	}
 	fileHooks struct {
-		OnExpiring       string `toml:"on_expiring"`
-		OnSignInRequired string `toml:"on_sign_in_required"`
-		OnRefused        string `toml:"on_refused"`
-		OnDecoy          string `toml:"on_decoy"`
+		OnExpiring       string `toml:"on_expiring" json:"on_expiring"`
+		OnSignInRequired string `toml:"on_sign_in_required" json:"on_sign_in_required"`
+		OnRefused        string `toml:"on_refused" json:"on_refused"`
+		OnDecoy          string `toml:"on_decoy" json:"on_decoy"`
 	}
 )
 
@@ -137,7 +138,16 @@ func parse(name string, data []byte) (*Config, error) {
 		return nil, r.syntax(data, errors.Join(strict.Unwrap()...))
 	}
 
-	cfg := &Config{Path: name, DefaultProfile: f.DefaultProfile, lines: r.lines,
+	cfg := r.config(f)
+	if e := r.first(); e != nil {
+		return nil, e
+	}
+	return cfg, nil
+}
+
+// config is what f says, with defaults; what cannot work is noted.
+func (r *reader) config(f file) *Config {
+	cfg := &Config{Path: r.path, DefaultProfile: f.DefaultProfile, lines: r.lines,
 		Profiles: map[string]Profile{}, Clouds: map[string]Cloud{}}
 	for _, name := range slices.Sorted(maps.Keys(f.Clouds)) {
 		cfg.Clouds[name] = r.cloud(name, f.Clouds[name])
@@ -153,10 +163,7 @@ func parse(name string, data []byte) (*Config, error) {
 	}
 	cfg.Gateway = r.gateway(f.Gateway)
 	cfg.Hooks = r.hooks(f.Hooks)
-	if e := r.first(); e != nil {
-		return nil, e
-	}
-	return cfg, nil
+	return cfg
 }
 
 // reader collects what is wrong with one file.

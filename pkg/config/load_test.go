@@ -125,17 +125,20 @@ func TestLoadUnreadable(t *testing.T) {
 	}
 }
 
-func TestLoadFaults(t *testing.T) {
+// loadFault is a file with a fault, and what is said of it.
+type loadFault struct {
+	name, content string
+	line          int
+	key           string
+	problem, hint string // what is in them
+}
+
+func loadFaults() []loadFault {
 	inProfile := func(s string) string { return "[profiles.work]\n" + s }
 	inCloud := func(s string) string {
 		return "[clouds.lab]\nauthority = \"https://login.example\"\ngraph = \"https://graph.example/v1.0\"\n" + s
 	}
-	tests := []struct {
-		name, content string
-		line          int
-		key           string
-		problem, hint string // what is in them
-	}{
+	return []loadFault{
 		{"syntax", "a = \n", 1, "", "", ""},
 		{"syntax late", "[profiles.work]\ntenant = \"a.b\"\nmailbox = \"", 3, "", "", ""},
 		{"not text", "\x00\xff\xfe", 1, "", "", ""},
@@ -202,7 +205,10 @@ func TestLoadFaults(t *testing.T) {
 		{"revalidate never", "[gateway]\nrevalidate = \"0s\"", 2, "gateway.revalidate", "no time at all", ""},
 		{"first of several", inProfile("tenant = \"x\"\nmailbox = \"y\""), 2, "profiles.work.tenant", "", ""},
 	}
-	for _, tt := range tests {
+}
+
+func TestLoadFaults(t *testing.T) {
+	for _, tt := range loadFaults() {
 		t.Run(tt.name, func(t *testing.T) {
 			name := write(t, tt.content)
 			_, err := Load(name)

@@ -24,11 +24,14 @@ var (
 	// https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 	algorithms = []string{"PS256", "RS256"}
 
-	guidForm = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	guidForm = regexp.MustCompile(`^` + guidPattern + `$`)
+	nameForm = regexp.MustCompile(`^` + namePattern + `$`)
 	// hostForm is RFC 1123 section 2.1, with underscores, which some write.
 	hostForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$`)
 )
+
+// namePattern is what profiles and clouds may be called.
+const namePattern = `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`
 
 const (
 	minRevalidate = time.Second
@@ -54,6 +57,19 @@ func checkGUID(v string) (string, string) {
 		return "", ""
 	}
 	return fmt.Sprintf("%q is not a GUID", v), "it is the application (client) id on the app registration's page, as in 00001111-aaaa-2222-bbbb-3333cccc4444"
+}
+
+// IsGUID tells whether v has the form of a GUID.
+func IsGUID(v string) bool { return guidForm.MatchString(v) }
+
+// IsName tells whether a profile or a cloud may be called v.
+func IsName(v string) bool { return nameForm.MatchString(v) }
+
+// IsTenant tells whether v has the form of a tenant: a GUID, a domain, or one of
+// the words for many.
+func IsTenant(v string) bool {
+	problem, _ := checkTenant(v)
+	return problem == ""
 }
 
 func checkMailbox(v string) (string, string) {

@@ -25,7 +25,7 @@ var (
 		"take it out of the mail program, or make a new one: o365pw create", You}
 	expired = Remedy{
 		"the app password has expired",
-		"make a new one and put it into the mail program: o365pw revoke NAME, o365pw create NAME", You}
+		"give it a new one and put that into the mail program: o365pw rotate NAME", You}
 	wrongMailbox = Remedy{
 		"the app password is right, but not for this user name",
 		"put its mailbox's address into the mail program: o365pw show NAME", You}
@@ -85,6 +85,9 @@ var gateway = []entry{
 	{kind: OfGateway, codes: []string{"changed; sign in again"}, says: []string{"this app password was changed"}, remedies: []Remedy{
 		{"what the app password may do has changed, or it was renewed",
 			"connect again", Nobody}}},
+	{kind: OfGateway, codes: []string{"replaced by a new one"}, says: []string{"this app password was replaced", "the app password was replaced by a new one"}, remedies: []Remedy{
+		{"the app password was rotated, and the overlap with its old password is over",
+			"put the new password into the mail program, for sending too: o365pw show --password NAME", You}}},
 	{kind: OfGateway, codes: []string{"the gateway is shutting down"}, remedies: []Remedy{
 		{"the gateway was stopped",
 			"start it again, unless somebody else does: o365pw serve", You}}},

@@ -79,6 +79,7 @@ type Grant struct {
 	ReadOnly   bool     // IMAP and POP3 commands that change the mailbox are refused
 	From       []string // senders that MAIL FROM may name, addresses or @domain, in any case; empty: any
 	MaxPerHour int      // messages that may be sent within an hour; 0: any number
+	Quota      string   // what they are counted under, by all grants that share it; empty: ID
 }
 
 // expired goes by the wall clock, which is what expiries are written in.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 	"time"
@@ -9,9 +10,11 @@ import (
 // quota counts the messages that each app password has sent within an hour,
 // in all its sessions. The zero value is ready.
 type quota struct {
-	mu   sync.Mutex
-	byID map[string]*sending
+	mu sync.Mutex
+	of map[string]*sending // by Grant.quota
 }
+
+func (g Grant) quota() string { return cmp.Or(g.Quota, g.ID) }
 
 // sending is one app password's.
 type sending struct {
@@ -24,22 +27,22 @@ type sending struct {
 func (q *quota) reserve(g Grant) (wait time.Duration, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.byID == nil {
-		q.byID = map[string]*sending{}
+	if q.of == nil {
+		q.of = map[string]*sending{}
 	}
 	now := time.Now()
-	for id, s := range q.byID {
+	for id, s := range q.of {
 		for len(s.sent) > 0 && now.Sub(s.sent[0]) >= time.Hour {
 			s.sent = s.sent[1:]
 		}
 		if len(s.sent) == 0 && s.underWay == 0 {
-			delete(q.byID, id)
+			delete(q.of, id)
 		}
 	}
-	s := q.byID[g.ID]
+	s := q.of[g.quota()]
 	if s == nil {
 		s = &sending{}
-		q.byID[g.ID] = s
+		q.of[g.quota()] = s
 	}
 	if over := len(s.sent) + s.underWay - g.MaxPerHour; over >= 0 {
 		if over < len(s.sent) {
@@ -55,7 +58,7 @@ func (q *quota) reserve(g Grant) (wait time.Duration, ok bool) {
 func (q *quota) release(g Grant) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s := q.byID[g.ID]; s != nil {
+	if s := q.of[g.quota()]; s != nil {
 		s.underWay--
 	}
 }
@@ -64,7 +67,7 @@ func (q *quota) release(g Grant) {
 func (q *quota) count(g Grant) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if s := q.byID[g.ID]; s != nil {
+	if s := q.of[g.quota()]; s != nil {
 		s.underWay--
 		s.sent = append(s.sent, time.Now())
 	}

@@ -70,7 +70,7 @@ func (r *rig) counted() (sent, underWay int) {
 	q := &r.server.quota
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	one := q.byID[r.backend.grant.ID]
+	one := q.of[r.backend.grant.ID]
 	if one == nil {
 		return 0, 0
 	}

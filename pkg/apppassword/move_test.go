@@ -1,0 +1,725 @@
+package apppassword
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/config"
+	"github.com/o365pw/o365pw/pkg/entra"
+	"github.com/o365pw/o365pw/pkg/secret"
+)
+
+// other is the machine that app passwords go to.
+type other struct {
+	*fixture // of the machine that they come from: the sandbox, above all
+	Importer
+	keychain *memory
+	file     string // what a profile there names as certificate
+}
+
+func newOther(t *testing.T, f *fixture) *other {
+	t.Helper()
+	o := &other{fixture: f, keychain: &memory{}}
+	o.Importer = Importer{
+		Registry: Registry{Dir: t.TempDir()}, Keychain: "there",
+		Keychains: func(kind string) (secret.Keychain, error) {
+			if kind != "there" {
+				return nil, errors.New("no such keychain: " + kind)
+			}
+			return o.keychain, nil
+		},
+		Cloud: func(name string) (config.Cloud, error) {
+			if name != f.Profile.Cloud.Name {
+				return config.Cloud{}, errors.New("no such cloud")
+			}
+			return f.Profile.Cloud, nil
+		},
+		Entra: func(_ config.Cloud, tenant string) (*entra.Client, error) {
+			return &entra.Client{Authority: f.authority, Tenant: tenant, MaxWait: -1}, nil
+		},
+		CertificateFile: func(string) string { return o.file },
+	}
+	return o
+}
+
+// takes imports and gives the one result.
+func (o *other) takes(t *testing.T, p Parcel) Arrival {
+	t.Helper()
+	all, err := o.Import(t.Context(), p)
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	return all[0]
+}
+
+func (o *other) serving(t *testing.T) *Verifier {
+	t.Helper()
+	v := o.fixture.verifier()
+	v.Registry, v.Keychains = o.Importer.Registry, o.Importer.Keychains
+	if err := v.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// agreed holds registry and keychain there against each other.
+func (o *other) agreed(t *testing.T, want int) {
+	t.Helper()
+	s, err := o.Importer.Registry.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, r := range s.AppPasswords {
+		keys = append(keys, itemKey(r.ID))
+		if r.Backing == BackingCertificate && r.Certificate == "" && !slices.Contains(keys, certificateKey(r.ClientID)) {
+			keys = append(keys, certificateKey(r.ClientID))
+		}
+	}
+	for _, si := range s.SignIns {
+		keys = append(keys, "mail-sign-in/"+si.ID)
+	}
+	slices.Sort(keys)
+	got := slices.Sorted(maps.Keys(o.keychain.items))
+	// The application's certificate has one place, whoever stands on it.
+	got = slices.DeleteFunc(got, func(k string) bool { return strings.HasPrefix(k, "certificate/") && !slices.Contains(keys, k) })
+	if len(s.AppPasswords) != want || len(s.Pending) != 0 || !slices.Equal(keys, got) {
+		t.Errorf("%d app passwords, not %d; %d notes; the registry wants %v, the keychain has %v", len(s.AppPasswords), want, len(s.Pending), keys, got)
+	}
+}
+
+// packed packs, and takes the parcel through its wire form.
+func (f *fixture) packed(t *testing.T, recs ...Record) Parcel {
+	t.Helper()
+	f.Profile.Cloud.Authority, f.Profile.Cloud.Graph = f.authority, f.sandbox.Graph()
+	p, err := f.Pack(t.Context(), recs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rewritten(t, p, nil)
+}
+
+// rewritten is the parcel after somebody has changed its JSON.
+func rewritten(t *testing.T, p Parcel, change func(*parcelFile)) Parcel {
+	t.Helper()
+	q, err := rewrite(t, p, change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+func rewrite(t *testing.T, p Parcel, change func(*parcelFile)) (Parcel, error) {
+	t.Helper()
+	text, err := p.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change == nil {
+		return ParseParcel(text)
+	}
+	var file parcelFile
+	if err := json.Unmarshal([]byte(text.Reveal()), &file); err != nil {
+		t.Fatal(err)
+	}
+	change(&file)
+	b, err := json.Marshal(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ParseParcel(secret.New(string(b)))
+}
+
+func why(err error) NotMoved {
+	if e, ok := errors.AsType[*MoveError](err); ok {
+		return e.Why
+	}
+	return ""
+}
+
+// TestMove moves an app password of each backing, and has it used there.
+func TestMove(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		req := f.request("printer")
+		req.Allow, req.Networks, req.MaxPerHour, req.LoginName, req.From = []string{"imap", "smtp"}, mustNetworks(t, "192.168.0.0/16"), 5, "scan", []string{"@contoso.com"}
+		c, err := f.Create(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := f.packed(t, c.Record)
+		o := newOther(t, f)
+		a := o.takes(t, p)
+		if a.Err != nil || a.Here {
+			t.Fatalf("%+v", a)
+		}
+		o.agreed(t, 1)
+		v := o.serving(t)
+		rec, box, err := v.Verify(t.Context(), "scan", c.Password, "imap", home)
+		if err != nil || box != "alice@contoso.com" || rec.MaxPerHour != 5 || rec.Keychain != "there" {
+			t.Fatal(rec, box, err)
+		}
+		if _, err := v.Token(t.Context(), rec.ID); err != nil {
+			t.Errorf("no token there: %v", err)
+		}
+		if _, err := f.serving(t).Token(t.Context(), rec.ID); err != nil {
+			t.Errorf("no token here any more: %v", err)
+		}
+		// Again: nothing changes, and what the keychain has lost comes back.
+		before, err := os.ReadFile(o.Importer.Registry.Path())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := o.takes(t, f.packed(t, c.Record)); a.Err != nil || !a.Here {
+			t.Errorf("again: %+v", a)
+		}
+		delete(o.keychain.items, itemKey(rec.ID))
+		if a := o.takes(t, p); a.Err != nil || a.Here {
+			t.Errorf("lost: %+v", a)
+		}
+		if after, err := os.ReadFile(o.Importer.Registry.Path()); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("the registry was written again: %v", err)
+		}
+		o.agreed(t, 1)
+		if _, _, err := o.serving(t).Verify(t.Context(), "alice@contoso.com", c.Password, "smtp", home); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestMoveDecoy(t *testing.T) {
+	f := newFixture(t)
+	c, err := f.Create(t.Context(), f.decoy("bait"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOther(t, f)
+	if a := o.takes(t, f.packed(t, c.Record)); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	if _, _, err := o.serving(t).Verify(t.Context(), "x", c.Password, "imap", home); reason(t, err) != DecoyUsed {
+		t.Error(err)
+	}
+	o.agreed(t, 1)
+}
+
+// TestImportUndone lets each step of an import fail: nothing is left, and the
+// same import works afterwards.
+func TestImportUndone(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		rec := f.made(t, "x")
+		p := f.packed(t, rec)
+		for step := 1; ; step++ {
+			o := newOther(t, f)
+			n := 0
+			failed := false
+			o.keychain.failing(func(op, key string) error {
+				if n++; n == step && !strings.HasPrefix(key, "probe/") {
+					failed = true
+					return errors.New("the disk is full")
+				}
+				return nil
+			})
+			all, err := o.Import(t.Context(), p)
+			o.keychain.failing(nil)
+			if n < step {
+				break
+			}
+			if failed && (err != nil || all[0].Err == nil) {
+				t.Errorf("step %d: %v %v", step, all, err)
+			}
+			if failed {
+				o.agreed(t, 0)
+			}
+			if a := o.takes(t, p); a.Err != nil {
+				t.Errorf("after step %d: %v", step, a.Err)
+			}
+			o.agreed(t, 1)
+		}
+	})
+}
+
+// TestImportKilled leaves what a kill leaves after each step.
+func TestImportKilled(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		rec := f.made(t, "x")
+		p := f.packed(t, rec)
+		o := newOther(t, f)
+		rec.Keychain = "there"
+		err := o.Importer.Registry.Update(t.Context(), func(s *State) error {
+			s.Pending = movedNotes(rec, time.Now())
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := storeSecrets(t.Context(), o.keychain, rec.ID, p.secrets[rec.ID]); err != nil {
+			t.Fatal(err)
+		}
+		m := o.manager(rec.Profile, rec.Tenant, rec.ClientID)
+		if notes, err := m.Interrupted(); err != nil || len(notes) != 0 {
+			t.Errorf("list tells of a create: %v %v", notes, err)
+		}
+		// Whatever comes next clears it away: a command of the profile, or
+		// another import, which finishes it.
+		if err := m.RecoverLocal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		o.agreed(t, 0)
+		err = o.Importer.Registry.Update(t.Context(), func(s *State) error { s.Pending = movedNotes(rec, time.Now()); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := o.takes(t, p); a.Err != nil || a.Here {
+			t.Errorf("%+v", a)
+		}
+		o.agreed(t, 1)
+	})
+}
+
+func TestImportRefusals(t *testing.T) {
+	f := newFixture(t)
+	rec := f.made(t, "Printer")
+	p := f.packed(t, rec)
+
+	o := newOther(t, f)
+	if a := o.takes(t, rewritten(t, p, func(p *parcelFile) { p.AppPasswords[0].Cloud = "moon" })); why(a.Err) != UnknownCloud {
+		t.Errorf("unknown cloud: %v", a.Err)
+	}
+	o.agreed(t, 0)
+	if a := o.takes(t, p); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	// The same name with another id, in the same application or profile.
+	for _, other := range []func(*Record){
+		func(r *Record) { r.Profile = "elsewhere" },
+		func(r *Record) { r.ClientID = "00001111-aaaa-2222-bbbb-3333cccc4444" },
+	} {
+		q := rewritten(t, p, func(p *parcelFile) {
+			r := &p.AppPasswords[0]
+			p.Secrets["11111111-2222-4333-8444-555555555555"] = p.Secrets[r.ID]
+			delete(p.Secrets, r.ID)
+			r.ID, r.Name = "11111111-2222-4333-8444-555555555555", "PRINTER"
+			other(r)
+		})
+		a := o.takes(t, q)
+		if e, ok := errors.AsType[*MoveError](a.Err); !ok || e.Why != NameIsTaken || e.Taken.ID != rec.ID {
+			t.Errorf("name taken: %v", a.Err)
+		}
+	}
+	for name, change := range map[string]func(*parcelFile){
+		"record": func(p *parcelFile) { p.AppPasswords[0].Mailboxes = []string{"bob@contoso.com"} },
+		"password": func(p *parcelFile) {
+			p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "abcdefghijklmnop", Secret: p.Secrets[rec.ID].Secret}
+		},
+		"secret": func(p *parcelFile) {
+			p.Secrets[rec.ID] = secretsItem{Version: 1, Password: p.Secrets[rec.ID].Password, Secret: "x"}
+		},
+	} {
+		if a := o.takes(t, rewritten(t, p, change)); why(a.Err) != DiffersHere {
+			t.Errorf("another %s: %v", name, a.Err)
+		}
+	}
+	o.agreed(t, 1)
+	if err := o.Importer.Registry.Update(t.Context(), func(s *State) error { s.mark(rec.ID, time.Now()); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if a := o.takes(t, p); why(a.Err) != RevokedHere {
+		t.Errorf("revoked: %v", a.Err)
+	}
+
+	// What does not work for one works for none.
+	o = newOther(t, f)
+	o.keychain.failing(func(string, string) error { return &secret.UnavailableError{Keychain: "memory", Reason: secret.Locked} })
+	if _, err := o.Import(t.Context(), p); err == nil {
+		t.Error("a locked keychain")
+	}
+	o.Importer.Registry = Registry{}
+	if _, err := o.Import(t.Context(), p); !errors.Is(err, ErrNoState) {
+		t.Error(err)
+	}
+	// One that fails does not keep the others from being taken.
+	o = newOther(t, f)
+	two := f.packed(t, rec, f.made(t, "another"))
+	two = rewritten(t, two, func(p *parcelFile) { p.AppPasswords[0].Cloud = "moon" })
+	all, err := o.Import(t.Context(), two)
+	if err != nil || len(all) != 2 || why(all[0].Err) != UnknownCloud || all[1].Err != nil {
+		t.Errorf("%+v %v", all, err)
+	}
+	o.agreed(t, 1)
+}
+
+// TestImportCertificate holds app passwords on a certificate to one whose key came
+// with them, or that is here already.
+func TestImportCertificate(t *testing.T) {
+	f := newFixture(t)
+	f.Profile.Backing = BackingCertificate
+	f.asserting(t)
+	one, two := certificateOf(t, "one"), certificateOf(t, "two")
+	write := func(c entra.Certificate) string {
+		name := filepath.Join(t.TempDir(), "mail.pem")
+		if err := os.WriteFile(name, []byte(c.PEM().Reveal()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	f.Profile.Certificate = write(one)
+	rec := f.made(t, "in a file")
+	p := f.packed(t, rec)
+	if text, err := p.Text(); err != nil || strings.Contains(text.Reveal(), "PRIVATE KEY") || len(f.warned) == 0 {
+		t.Errorf("the key travels, or nobody was told: %v %v", err, f.warned)
+	}
+	o := newOther(t, f)
+	if a := o.takes(t, p); why(a.Err) != NoCertificate {
+		t.Errorf("without: %v", a.Err)
+	}
+	o.file = write(two)
+	if a := o.takes(t, p); why(a.Err) != NoCertificate {
+		t.Errorf("with another: %v", a.Err)
+	}
+	// Who knows the certificate alone does not know the key.
+	forged := rewritten(t, p, func(p *parcelFile) { p.Certificates[0].Digest = one.Thumbprint() })
+	o.file = write(one)
+	if a := o.takes(t, forged); why(a.Err) != NoCertificate {
+		t.Errorf("forged: %v", a.Err)
+	}
+	o.agreed(t, 0)
+	a := o.takes(t, p)
+	if a.Err != nil || a.Record.Certificate != o.file {
+		t.Errorf("%+v", a)
+	}
+	if _, err := o.serving(t).Token(t.Context(), rec.ID); err != nil {
+		t.Error(err)
+	}
+	if a := o.takes(t, p); a.Err != nil || !a.Here {
+		t.Errorf("again: %+v", a)
+	}
+
+	// In the keychain: it comes along, and never in the place of another.
+	if err := StoreCertificate(t.Context(), f.keychain, f.Profile.ClientID, one); err != nil {
+		t.Fatal(err)
+	}
+	f.Profile.Certificate = ""
+	p = f.packed(t, f.made(t, "in the keychain"))
+	o = newOther(t, f)
+	if err := StoreCertificate(t.Context(), o.keychain, f.Profile.ClientID, two); err != nil {
+		t.Fatal(err)
+	}
+	if a := o.takes(t, p); why(a.Err) != OtherCertificate {
+		t.Errorf("another is there: %v", a.Err)
+	}
+	if c, err := LoadCertificate(t.Context(), o.keychain, f.Profile.ClientID, ""); err != nil || c.Thumbprint() != two.Thumbprint() {
+		t.Errorf("it was replaced: %v", err)
+	}
+	// One that Entra does not know would be added by a later setup.
+	o = newOther(t, f)
+	foreign := rewritten(t, p, func(p *parcelFile) { p.Certificates[0].PEM = two.PEM().Reveal() })
+	if a := o.takes(t, foreign); why(a.Err) != CertificateRefused {
+		t.Errorf("a certificate that Entra does not know: %v", a.Err)
+	}
+	if len(o.keychain.items) != 0 {
+		t.Errorf("the keychain has %v", slices.Collect(maps.Keys(o.keychain.items)))
+	}
+	bad := rewritten(t, p, func(p *parcelFile) {
+		p.Certificates[0].PEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: one.DER()}))
+	})
+	o = newOther(t, f)
+	if a := o.takes(t, bad); a.Err == nil {
+		t.Error("a certificate without its key")
+	}
+	o.agreed(t, 0)
+	if a := o.takes(t, p); a.Err != nil {
+		t.Error(a.Err)
+	}
+	o.agreed(t, 1)
+}
+
+// TestImportSignIn: of two tokens of one sign-in the newer one stays, and a person
+// who signs in there goes on with what has come.
+func TestImportSignIn(t *testing.T) {
+	f := newFixture(t)
+	f.Profile.Backing = BackingUser
+	f.signIn(t)
+	first := f.packed(t, f.made(t, "first"))
+	if si := first.signIns[f.state(t).SignIns[0].ID]; len(si.Profiles) != 0 || si.Keychain != "" || si.refresh.IsZero() {
+		t.Errorf("%+v travels", si.SignIn)
+	}
+	o := newOther(t, f)
+	if a := o.takes(t, first); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	key := "mail-sign-in/" + f.state(t).SignIns[0].ID
+	held := o.keychain.items[key]
+	// Another one on the same sign-in leaves it as it is.
+	second := f.packed(t, f.made(t, "second"))
+	if a := o.takes(t, second); a.Err != nil || !o.keychain.items[key].Equal(held) {
+		t.Errorf("%v, or another token", a.Err)
+	}
+	o.agreed(t, 2)
+	// It ends there, and the person signs in here: the new one goes there.
+	err := o.Importer.Registry.Update(t.Context(), func(s *State) error { s.SignIns[0].Ended, s.SignIns[0].Why = time.Now(), "over"; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.signIn(t)
+	if a := o.takes(t, f.packed(t, f.state(t).AppPasswords[1])); a.Err != nil || a.Here || o.keychain.items[key].Equal(held) {
+		t.Errorf("%+v, or the former token", a)
+	}
+	s, err := o.Importer.Registry.Load()
+	if err != nil || len(s.SignIns) != 1 || !s.SignIns[0].Ended.IsZero() {
+		t.Errorf("%+v %v", s.SignIns, err)
+	}
+	if a := o.takes(t, first); a.Err != nil || !a.Here {
+		t.Errorf("an older one: %+v", a)
+	}
+	// A sign-in that Entra does not take is not kept, and nobody is somebody
+	// because a parcel says so.
+	o2 := newOther(t, f)
+	forged := rewritten(t, first, func(p *parcelFile) { p.SignIns[0].Refresh = "made up" })
+	if a := o2.takes(t, forged); why(a.Err) != SignInEnded {
+		t.Errorf("a made-up token: %v", a.Err)
+	}
+	o2.agreed(t, 0)
+	lie := rewritten(t, first, func(p *parcelFile) {
+		p.SignIns[0].SignIn.ObjectID, p.SignIns[0].SignIn.Username = "somebody", "bob@contoso.com"
+	})
+	if a := o2.takes(t, lie); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	if s2, err := o2.Importer.Registry.Load(); err != nil || s2.SignIns[0].Username != "alice@contoso.com" || s2.SignIns[0].ObjectID == "somebody" {
+		t.Errorf("%+v %v", s2.SignIns, err)
+	}
+	// Nobody signed in there has it: the person does, and the id stays.
+	there := &Manager{Profile: f.Profile, Entra: f.Entra, Registry: o.Importer.Registry, Keychains: o.Importer.Keychains}
+	there.Profile.Keychain = "there"
+	if _, ok, err := there.SignInOf(); ok || err != nil {
+		t.Errorf("the profile there has taken up the sign-in: %v", err)
+	}
+	si, err := there.KeepSignIn(t.Context(), f.person(t))
+	if err != nil || "mail-sign-in/"+si.ID != key {
+		t.Errorf("%+v %v", si, err)
+	}
+	o.agreed(t, 2)
+
+	// A sign-in that is gone cannot be packed.
+	if _, err := f.ForgetSignIn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Pack(t.Context(), f.state(t).AppPasswords)
+	if _, ok := errors.AsType[*SignInError](err); !ok {
+		t.Error(err)
+	}
+}
+
+// TestForget takes app passwords off a machine, with Entra left alone.
+func TestForget(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		rec := f.made(t, "x")
+		p := f.packed(t, rec)
+		inEntra := len(f.sandbox.Credentials())
+		stale := rec
+		stale.Name = "older"
+		if err := f.Forget(t.Context(), stale); why(err) != HasChanged {
+			t.Errorf("one that was changed: %v", err)
+		}
+		f.keychain.failing(func(op, _ string) error {
+			if op == "delete" {
+				return errors.New("locked")
+			}
+			return nil
+		})
+		err := f.Forget(t.Context(), rec)
+		if _, ok := errors.AsType[*HalfForgottenError](err); !ok {
+			t.Fatal(err)
+		}
+		f.keychain.failing(nil)
+		if s := f.state(t); len(s.AppPasswords) != 0 || len(s.Pending) != 1 {
+			t.Errorf("%+v", s)
+		}
+		// It comes back before that was cleared away: nothing may delete it.
+		back := Importer{Registry: f.Registry, Keychains: f.Keychains, Keychain: "file", Cloud: func(string) (config.Cloud, error) { return f.Profile.Cloud, nil }, Entra: func(config.Cloud, string) (*entra.Client, error) { return f.Entra, nil }, CertificateFile: func(string) string { return "" }}
+		if all, err := back.Import(t.Context(), p); err != nil || all[0].Err != nil {
+			t.Fatal(all, err)
+		}
+		if err := f.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Reveal(t.Context(), f.state(t).AppPasswords[0]); err != nil {
+			t.Error(err)
+		}
+		// A kill after the entry: the next command deletes the item.
+		if err := f.Registry.Update(t.Context(), func(s *State) error { s.remove(rec.ID); s.Pending = movedNotes(rec, time.Now()); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.RecoverLocal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := f.keychain.items[itemKey(rec.ID)]; ok || len(f.state(t).Pending) != 0 {
+			t.Error("something is left")
+		}
+		another := f.made(t, "another")
+		if err := f.Forget(t.Context(), another); err != nil {
+			t.Fatal(err)
+		}
+		if s := f.state(t); len(s.AppPasswords)+len(s.Pending) != 0 {
+			t.Errorf("%+v", s)
+		}
+		if got := len(f.sandbox.Credentials()); f.Profile.Backing == "" && got != inEntra+1 {
+			t.Errorf("%d credentials in Entra, not %d", got, inEntra+1)
+		}
+	})
+}
+
+func TestPackRefuses(t *testing.T) {
+	f := newFixture(t)
+	rec := f.made(t, "x")
+	revoked := rec
+	revoked.Revoked = time.Now()
+	if _, err := f.Pack(t.Context(), []Record{revoked}); why(err) != IsRevoked {
+		t.Error(err)
+	}
+	delete(f.keychain.items, itemKey(rec.ID))
+	if _, err := f.Pack(t.Context(), []Record{rec}); why(err) != IsLost {
+		t.Error(err)
+	}
+}
+
+// TestParseParcelFaults changes one thing of a good parcel at a time.
+func TestParseParcelFaults(t *testing.T) {
+	f := newFixture(t)
+	rec := f.made(t, "x")
+	p := f.packed(t, rec)
+	first := func(change func(*Record)) func(*parcelFile) {
+		return func(p *parcelFile) { change(&p.AppPasswords[0]) }
+	}
+	for name, change := range map[string]func(*parcelFile){
+		"format":         func(p *parcelFile) { p.Format = "" },
+		"version":        func(p *parcelFile) { p.Version = 0 },
+		"newer":          func(p *parcelFile) { p.Version = 2 },
+		"none":           func(p *parcelFile) { p.AppPasswords = nil },
+		"twice":          func(p *parcelFile) { p.AppPasswords = append(p.AppPasswords, p.AppPasswords[0]) },
+		"no secrets":     func(p *parcelFile) { p.Secrets = nil },
+		"empty password": func(p *parcelFile) { p.Secrets[rec.ID] = secretsItem{Version: 1, Secret: "x"} },
+		"short password": func(p *parcelFile) { p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "abc", Secret: "x"} },
+		"other letters": func(p *parcelFile) {
+			p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "ABCDEFGHIJKLMNOP", Secret: "x"}
+		},
+		"no backing":      func(p *parcelFile) { p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "abcdefghijklmnop"} },
+		"more secrets":    func(p *parcelFile) { p.Secrets["x"] = p.Secrets[rec.ID] },
+		"id":              first(func(r *Record) { r.ID = "../../x" }),
+		"client id":       first(func(r *Record) { r.ClientID = "" }),
+		"name":            first(func(r *Record) { r.Name = "a\nb" }),
+		"profile":         first(func(r *Record) { r.Profile = "../x" }),
+		"cloud":           first(func(r *Record) { r.Cloud = "a b" }),
+		"tenant":          first(func(r *Record) { r.Tenant = "x/y" }),
+		"mailbox":         first(func(r *Record) { r.Mailboxes = []string{"alice"} }),
+		"no mailbox":      first(func(r *Record) { r.Mailboxes = nil }),
+		"protocol":        first(func(r *Record) { r.Allow = []string{"http"} }),
+		"protocol twice":  first(func(r *Record) { r.Allow = []string{"imap", "imap"} }),
+		"no protocol":     first(func(r *Record) { r.Allow = nil }),
+		"backing":         first(func(r *Record) { r.Backing = "magic" }),
+		"no longer decoy": first(func(r *Record) { r.Backing = BackingNone }),
+		"decoy":           first(func(r *Record) { r.Decoy = true }),
+		"from":            first(func(r *Record) { r.Allow, r.From = []string{"smtp"}, []string{"*"} }),
+		"from nowhere":    first(func(r *Record) { r.From = []string{"@contoso.com"} }),
+		"login name":      first(func(r *Record) { r.LoginName = "a b" }),
+		"hint":            first(func(r *Record) { r.Hint = "a\x1b[0m" }),
+		"made never":      first(func(r *Record) { r.Created = time.Time{} }),
+		"revoked":         first(func(r *Record) { r.Revoked = time.Now() }),
+		"foreign sign-in": first(func(r *Record) { r.SignIn = rec.ID }),
+		"on no sign-in":   first(func(r *Record) { r.Backing = BackingUser; r.SignIn = rec.ID }),
+		"certificate":     first(func(r *Record) { r.Certificate = "/etc/passwd" }),
+		"no certificate":  first(func(r *Record) { r.Backing = BackingCertificate }),
+		"algorithm":       first(func(r *Record) { r.CertificateAlg = "none" }),
+		"cloud's table": func(p *parcelFile) {
+			p.Clouds = map[string]string{"lab": "[clouds.lab]\nauthority = \"http://evil.example\"\n"}
+		},
+		"more than tables": func(p *parcelFile) {
+			p.Clouds = map[string]string{"lab": f.Profile.Cloud.Table() + "[hooks]\non_decoy = \"rm\"\n"}
+		},
+		"certificate twice": func(p *parcelFile) { p.Certificates = []parcelCertificate{{Place: "x"}, {Place: "x"}} },
+	} {
+		_, err := rewrite(t, p, change)
+		e, ok := errors.AsType[*ParcelError](err)
+		if !ok || e.Newer != (name == "newer") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err != nil && strings.Contains(err.Error(), p.secrets[rec.ID].Password.Reveal()) {
+			t.Errorf("%s: it quotes a password", name)
+		}
+	}
+	for name, text := range map[string]string{"empty": "", "text": "hello", "list": "[]", "other JSON": `{"version": 1}`, "number": `{"format": 5}`} {
+		if _, err := ParseParcel(secret.New(text)); err == nil {
+			t.Errorf("%s passes", name)
+		}
+	}
+	text, err := p.Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ParseParcel(secret.New(strings.Replace(text.Reveal(), `"name"`, `"readNothing":true,"name"`, 1)))
+	if e, ok := errors.AsType[*ParcelError](err); !ok || !e.Newer {
+		t.Errorf("a limit that is not known: %v", err)
+	}
+	if _, err := ParseParcel(secret.New(text.Reveal() + "{}")); err == nil {
+		t.Error("two objects")
+	}
+}
+
+// FuzzParseParcel holds what is taken to what is written again, and to names that
+// are safe in paths and on a terminal.
+func FuzzParseParcel(f *testing.F) {
+	id := "11111111-2222-4333-8444-555555555555"
+	const record = `{"id":%q,"name":"x","profile":"work","tenant":"contoso.com","cloud":"global","clientId":%q,"mailboxes":["a@b.c"],"allow":["imap"],"networks":[],"backing":%q,"hint":"","created":"2026-11-24T00:00:00Z","expires":"2027-11-24T00:00:00Z","keychain":""%s}`
+	const whole = `{"format":"o365pw app passwords","version":1,"made":"2026-11-24T00:00:00Z","appPasswords":[%s],"secrets":{%q:{"v":1,"password":"abcdefghijklmnop","secret":%q}}%s}`
+	f.Add([]byte(fmt.Sprintf(whole, fmt.Sprintf(record, id, id, "secret", ""), id, "s", "")))
+	f.Add([]byte(fmt.Sprintf(whole, fmt.Sprintf(record, id, id, "none", `,"decoy":true`), id, "", `,"clouds":{"lab":"[clouds.lab]\nauthority = \"https://a.example\"\ngraph = \"https://b.example\"\n"}`)))
+	f.Add([]byte(fmt.Sprintf(whole, fmt.Sprintf(record, id, id, "user", `,"signIn":"`+id+`"`), id, "", `,"signIns":[{"signIn":{"id":"`+id+`","tenant":"contoso.com","clientId":"`+id+`","cloud":"global","keychain":"","scopes":["x"],"since":"2026-11-24T00:00:00Z"},"refreshToken":"r"}]`)))
+	f.Add([]byte(fmt.Sprintf(whole, fmt.Sprintf(record, id, id, "certificate", `,"certificateAlg":"PS256"`), id, "", `,"certificates":[{"place":"certificate/`+id+` ","pem":"p","digest":""}]`)))
+	f.Add([]byte(`{"format":"o365pw app passwords","version":9}`))
+	for _, good := range []string{"secret"} {
+		if _, err := ParseParcel(secret.New(fmt.Sprintf(whole, fmt.Sprintf(record, id, id, good, ""), id, "s", ""))); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := ParseParcel(secret.New(string(data)))
+		if err != nil {
+			if _, ok := errors.AsType[*ParcelError](err); !ok {
+				t.Errorf("%T: %v", err, err)
+			}
+			return
+		}
+		for _, r := range p.Records {
+			if r.Profile != filepath.Base(r.Profile) || CheckName(r.Name) != nil || !r.Revoked.IsZero() {
+				t.Errorf("%+v", r)
+			}
+		}
+		text, err := p.Text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseParcel(text); err != nil {
+			t.Errorf("written again it is refused: %v", err)
+		}
+	})
+}
+
+func mustNetworks(t *testing.T, values ...string) []netip.Prefix {
+	t.Helper()
+	nets, err := ParseNetworks(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nets
+}
