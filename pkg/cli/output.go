@@ -6,14 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 )
@@ -152,62 +148,6 @@ func (a *app) printJSON(v any) error {
 		return a.printFiltered(b.Bytes())
 	}
 	return a.print(b.Bytes())
-}
-
-// printYAML prints the same object as printJSON, with the same names in the
-// same order.
-func (a *app) printYAML(v any) error {
-	b, err := toYAML(v)
-	if err != nil {
-		return err
-	}
-	return a.print(b)
-}
-
-func toYAML(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return nil, fmt.Errorf("print YAML: %w", err)
-	}
-	var n yaml.Node // JSON is YAML, and a node keeps the order
-	if err := yaml.Unmarshal(escaped(b), &n); err != nil {
-		return nil, fmt.Errorf("print YAML: %w", err)
-	}
-	blockStyle(&n)
-	if b, err = yaml.Marshal(&n); err != nil {
-		return nil, fmt.Errorf("print YAML: %w", err)
-	}
-	return b, nil
-}
-
-// escaped writes as \uXXXX what may stand in JSON as it is and not in YAML
-// (YAML 1.2.2 section 5.1).
-func escaped(b []byte) []byte {
-	out := make([]byte, 0, len(b))
-	for _, r := range string(b) {
-		if r >= 0x7f && r < 0xa0 || r == 0xfeff || r == 0xfffe || r == 0xffff {
-			out = fmt.Appendf(out, `\u%04x`, r)
-			continue
-		}
-		out = utf8.AppendRune(out, r)
-	}
-	return out
-}
-
-// plainYAML is text that no reader of YAML 1.1 or 1.2 takes for anything else.
-var plainYAML = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9@._/ -]*$`)
-
-// wordsOfYAML are plain words that mean something to one reader or another.
-var wordsOfYAML = []string{"y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf"}
-
-// blockStyle takes JSON's braces away, and the quotes of texts that need none.
-func blockStyle(n *yaml.Node) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || plainYAML.MatchString(n.Value) && !slices.Contains(wordsOfYAML, strings.ToLower(n.Value)) {
-		n.Style = 0
-	}
-	for _, c := range n.Content {
-		blockStyle(c)
-	}
 }
 
 // csvHeader names the columns of csvRow. Columns are only ever added at the
