@@ -723,3 +723,61 @@ func mustNetworks(t *testing.T, values ...string) []netip.Prefix {
 	}
 	return nets
 }
+
+// TestMoveRotated moves an app password in the overlap of a rotation: both
+// passwords are good there. One whose rotation is over but not finished stays
+// where that can be done.
+func TestMoveRotated(t *testing.T) {
+	eachBacking(t, "", func(t *testing.T, f *fixture) {
+		c, err := f.Create(t.Context(), f.request("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := f.packed(t, c.Record)
+		r, err := f.Rotate(t.Context(), "x", RotateRequest{Overlap: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := f.packed(t, r.Record)
+		o := newOther(t, f)
+		if a := o.takes(t, p); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		v := o.serving(t)
+		for _, password := range []secret.Text{c.Password, r.Password} {
+			rec, _, err := v.Verify(t.Context(), "alice@contoso.com", password, "imap", home)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := v.Token(t.Context(), rec.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		if a := o.takes(t, p); a.Err != nil || !a.Here {
+			t.Errorf("again: %+v", a)
+		}
+		if a := o.takes(t, before); why(a.Err) != RotatedHere {
+			t.Errorf("an older one: %+v", a)
+		}
+		o = newOther(t, f)
+		if a := o.takes(t, before); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		if a := o.takes(t, p); why(a.Err) != RotatedThere {
+			t.Errorf("a newer one: %+v", a)
+		}
+		over := r.Record
+		over.Previous = over.asPrevious(time.Now().Add(-time.Minute))
+		if _, err := f.Pack(t.Context(), []Record{over}); why(err) != IsRotating {
+			t.Errorf("over: %v", err)
+		}
+		if err := f.Forget(t.Context(), r.Record); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range r.Record.ids() {
+			if _, ok := f.keychain.items[itemKey(id)]; ok {
+				t.Errorf("the item of %s is left", id)
+			}
+		}
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,11 +34,14 @@ func (m *Manager) Pack(ctx context.Context, recs []Record) (Parcel, error) {
 		if !rec.Revoked.IsZero() {
 			return Parcel{}, &MoveError{Record: rec, Why: IsRevoked}
 		}
+		if rec.Previous != nil && rec.Previous.Over(m.now()) { // here is who can tell Entra
+			return Parcel{}, &MoveError{Record: rec, Why: IsRotating}
+		}
 		k, err := m.Keychains(rec.Keychain)
 		if err != nil {
 			return Parcel{}, err
 		}
-		for _, id := range itemIDs(rec) {
+		for _, id := range rec.ids() {
 			if p.secrets[id], err = loadSecrets(ctx, k, id); errors.Is(err, secret.ErrNotFound) {
 				return Parcel{}, &MoveError{Record: rec, Why: IsLost}
 			} else if err != nil {
@@ -142,7 +146,7 @@ func (m *Manager) Forget(ctx context.Context, rec Record) error {
 	defer unlock()
 	err = m.Registry.Update(ctx, func(s *State) error {
 		now := s.record(rec.ID)
-		if now == nil || now.Revision() != rec.Revision() {
+		if now == nil || now.Revision() != rec.Revision() || !slices.Equal(now.ids(), rec.ids()) {
 			return &MoveError{Record: rec, Why: HasChanged}
 		}
 		s.remove(rec.ID)
@@ -156,12 +160,12 @@ func (m *Manager) Forget(ctx context.Context, rec Record) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 	defer cancel()
-	for _, id := range itemIDs(rec) {
+	for _, id := range rec.ids() {
 		if err := m.deleteItem(ctx, rec.Keychain, id); err != nil {
 			return &HalfForgottenError{Name: rec.Name, Err: err}
 		}
 	}
-	err = m.Registry.Update(ctx, func(s *State) error { s.forgetMoved(itemIDs(rec)); return nil })
+	err = m.Registry.Update(ctx, func(s *State) error { s.forgetMoved(rec.ids()); return nil })
 	if err != nil {
 		return &HalfForgottenError{Name: rec.Name, Err: err}
 	}
@@ -174,7 +178,7 @@ func (m *Manager) Forget(ctx context.Context, rec Record) error {
 // movedNotes name the keychain items of a record that comes or leaves.
 func movedNotes(rec Record, now time.Time) []Pending {
 	var notes []Pending
-	for _, id := range itemIDs(rec) {
+	for _, id := range rec.ids() {
 		notes = append(notes, Pending{ID: uuid.NewString(), Name: rec.Name, Profile: rec.Profile, Tenant: rec.Tenant, ClientID: rec.ClientID,
 			Keychain: rec.Keychain, Since: now.UTC(), KeyID: id, Backing: rec.Backing, Moved: true})
 	}
@@ -187,10 +191,13 @@ type NotMoved string
 // The reasons: on the machine that it is to leave, and on the one it is to go to.
 const (
 	IsRevoked          NotMoved = "it is revoked, and opens nothing"
+	IsRotating         NotMoved = "its rotation is not finished: what it had before is over, but still there"
 	IsLost             NotMoved = "the keychain does not hold it any more"
 	HasChanged         NotMoved = "it was changed meanwhile"
 	NameIsTaken        NotMoved = "another app password here has its name"
 	DiffersHere        NotMoved = "it is here already, but not the same"
+	RotatedHere        NotMoved = "it is here already, and was rotated here"
+	RotatedThere       NotMoved = "it is here already, as it was before its rotation"
 	RevokedHere        NotMoved = "it is here already, and revoked"
 	UnknownCloud       NotMoved = "its cloud is not in this machine's configuration"
 	NoCertificate      NotMoved = "the certificate that it stands on is in a file, and none of this machine's profiles names the same one"

@@ -58,9 +58,6 @@ type movedCertificate struct {
 // certificate.
 func certificatePlace(rec Record) string { return certificateKey(rec.ClientID) + " " + rec.Certificate }
 
-// itemIDs are the ids of the keychain items that belong to the record.
-func itemIDs(rec Record) []string { return rec.ids() }
-
 // parcelFile is a parcel's wire form. Its strings are revealed only on the way into
 // and out of a sealed file.
 type parcelFile struct {
@@ -182,7 +179,7 @@ func (p Parcel) check() error {
 	seen := map[string]bool{}
 	items := 0
 	for _, rec := range p.Records {
-		for _, id := range itemIDs(rec) {
+		for _, id := range rec.ids() {
 			if seen[strings.ToLower(id)] {
 				return errors.New("has the same app password twice")
 			}
@@ -191,7 +188,7 @@ func (p Parcel) check() error {
 		if err := checkRecord(rec); err != nil {
 			return fmt.Errorf("has an app password that cannot be one: %w", err)
 		}
-		for _, id := range itemIDs(rec) {
+		for _, id := range rec.ids() {
 			items++
 			s := p.secrets[id]
 			if typed := s.Password.Reveal(); len(typed) != passwordLength || strings.Trim(typed, "abcdefghijklmnopqrstuvwxyz") != "" {
@@ -268,6 +265,8 @@ func checkRecord(rec Record) error {
 		!slices.Contains([]string{"", "PS256", "RS256"}, rec.CertificateAlg),
 		len(rec.Hint) > 16, strings.ContainsFunc(rec.Hint, unprintable), len(rec.Certificate) > 4096, rec.Created.IsZero():
 		return fmt.Errorf("%q contradicts itself", shorten(rec.Name))
+	case rec.Previous != nil && (!isID(rec.Previous.ID) || rec.Previous.Until.IsZero() || !rec.Previous.Ended.IsZero() || rec.Previous.Created.IsZero() || len(rec.Previous.Hint) > 16 || strings.ContainsFunc(rec.Previous.Hint, unprintable)):
+		return fmt.Errorf("what %q had before its rotation cannot be", shorten(rec.Name))
 	case !rec.Revoked.IsZero():
 		return fmt.Errorf("%q is revoked", shorten(rec.Name))
 	}

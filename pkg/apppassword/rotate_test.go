@@ -332,7 +332,7 @@ func TestRotateUndoesWhatFails(t *testing.T) {
 				// Somebody revokes it while it is rotated.
 				f.keychain.failing(func(op, key string) error {
 					if mine(op, key) {
-						if err := f.Registry.Update(ctx, func(s *State) error { s.mark(c.Record.ID, time.Now()); return nil }); err != nil {
+						if err := f.Registry.Update(ctx, func(s *State) error { s.mark([]string{c.Record.ID}, time.Now()); return nil }); err != nil {
 							t.Error(err)
 						}
 					}

@@ -134,9 +134,14 @@ func (im *Importer) take(ctx context.Context, k secret.Keychain, p Parcel, rec R
 		a.Err = err
 		return a
 	}
-	if now := s.record(rec.ID); now != nil {
+	now := s.record(rec.ID)
+	switch {
+	case now != nil:
 		a.Record = *now
 		a.Here, a.Err = im.again(ctx, m, cloud, p, *now, rec)
+		return a
+	case s.holder(rec.ID) != nil:
+		a.Err = &MoveError{Record: rec, Why: RotatedHere}
 		return a
 	}
 	if a.Err = nameTaken(&s, rec); a.Err != nil {
@@ -149,6 +154,9 @@ func (im *Importer) take(ctx context.Context, k secret.Keychain, p Parcel, rec R
 }
 
 func nameTaken(s *State, rec Record) error {
+	if rec.Previous != nil && s.holder(rec.Previous.ID) != nil {
+		return &MoveError{Record: rec, Why: RotatedThere}
+	}
 	for _, r := range s.AppPasswords {
 		if r.ID != rec.ID && (sameApplication(r, rec) && sameName(r.Name, rec.Name) || slices.ContainsFunc(rec.ids(), r.is)) {
 			return &MoveError{Record: rec, Why: NameIsTaken, Taken: r}
@@ -175,7 +183,10 @@ func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p
 		return false, err
 	}
 	same = true
-	for _, id := range itemIDs(rec) {
+	for _, id := range here.ids() {
+		if _, packed := p.secrets[id]; !packed {
+			continue // its rotation is over there, and not here
+		}
 		held, err := loadSecrets(ctx, k, id)
 		switch {
 		case errors.Is(err, secret.ErrNotFound):
@@ -213,7 +224,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 	}
 	notes := movedNotes(t.rec, t.m.now())
 	err = t.Registry.Update(ctx, func(s *State) error {
-		s.forgetMoved(itemIDs(t.rec)) // of one that has left this machine before
+		s.forgetMoved(t.rec.ids()) // of one that has left this machine before
 		for _, n := range notes {
 			s.note(n)
 		}
@@ -243,7 +254,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	for _, id := range itemIDs(t.rec) {
+	for _, id := range t.rec.ids() {
 		if err := storeSecrets(ctx, t.k, id, t.p.secrets[id]); err != nil {
 			return fmt.Errorf("put the app password into the keychain: %w", err)
 		}
@@ -256,7 +267,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 			return err
 		}
 		s.put(t.rec)
-		s.forgetMoved(itemIDs(t.rec))
+		s.forgetMoved(t.rec.ids())
 		return nil
 	})
 }

@@ -41,6 +41,8 @@ func adviseMove(err error) (advice, bool) {
 	switch e.Why {
 	case apppassword.IsRevoked:
 		return advice{wrongUsage, "leave it out; to be rid of it: o365pw revoke " + name}, true
+	case apppassword.IsRotating:
+		return advice{failed, "o365pw rotate " + name + " --finish"}, true
 	case apppassword.IsLost:
 		return advice{failed, "revoke it and make a new one: o365pw revoke " + name}, true
 	case apppassword.HasChanged:
@@ -49,6 +51,10 @@ func adviseMove(err error) (advice, bool) {
 		return advice{nameTaken, "first be rid of the one that is here: o365pw revoke " + asArgument(e.Taken.ID)}, true
 	case apppassword.DiffersHere:
 		return advice{failed, "see which one is right: o365pw show " + name + "; the one here goes by: o365pw revoke " + name}, true
+	case apppassword.RotatedHere:
+		return advice{failed, "the one here is the newer one; rotate it on one machine only"}, true
+	case apppassword.RotatedThere:
+		return advice{failed, "when the mail programs have the new password: o365pw revoke " + name + ", then run the same import again"}, true
 	case apppassword.RevokedHere:
 		return advice{failed, "make a new one: o365pw create"}, true
 	case apppassword.UnknownCloud:

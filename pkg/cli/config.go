@@ -29,7 +29,7 @@ to with defaults and environment. It changes nothing; setup does, or an editor.`
 			}
 			return e
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeNothing,
 		RunE:              func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 
 		SuggestionsMinimumDistance: 2,
@@ -49,7 +49,7 @@ is not there is no error, and said on standard error.`,
   "${EDITOR:-vi}" "$(o365pw config path)"
   o365pw config path -o json | jq .exists`,
 		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeNothing,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runConfigPath() },
 	}
 }
@@ -94,7 +94,7 @@ the first line of the file names it:
 		Example: `  o365pw config schema > ~/.config/o365pw/config.schema.json
   o365pw config schema | jq '.properties.gateway.properties | keys'`,
 		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeNothing,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.print(config.Schema()) },
 	}
 }

@@ -33,7 +33,7 @@ Exit code 0 where it is good, warnings or not; 2 where it is not.`,
   o365pw config check --config /etc/o365pw/config.toml
   o365pw config check -o json | jq -r '.problems[].key'`,
 		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeNothing,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runConfigCheck(cmd.Context()) },
 	}
 }

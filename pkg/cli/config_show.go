@@ -29,7 +29,7 @@ On a terminal a table; in a pipe one line each, tab-separated, with a header.
   o365pw config show --profile work
   o365pw config show -o json | jq '.settings[] | select(.from == "environment")'`,
 		Args:              cobra.NoArgs,
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeNothing,
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.runConfigShow() },
 	}
 }

@@ -132,6 +132,8 @@ var packages = map[string]string{
 	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
+	"wine64": "wine64", "wineserver": "wine64",
+	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
 	"zsh": "zsh",
 }
 
@@ -146,6 +148,8 @@ func tool(t *testing.T, name string) string {
 	case err == nil:
 	case name == "dovecot": // not on the path of ordinary users
 		path, err = exec.LookPath("/usr/sbin/dovecot")
+	case name == "wine64", name == "wineserver": // those on the path are scripts about them
+		path, err = exec.LookPath("/usr/lib/wine/" + name)
 	case name == "chromium": // under another name and maker
 		path, err = exec.LookPath("google-chrome")
 	}
