@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,7 +103,7 @@ type script struct {
 }
 
 func setupScript(e *testscript.Env) error {
-	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: scriptRoles}, sessions: map[string]*imapSession{}}
+	s := &script{sandbox: &sandbox.Server{AutoSignIn: true, AdminRoles: slices.Clone(scriptRoles)}, sessions: map[string]*imapSession{}}
 	// A script may have a sandbox.json with other fields of the sandbox.
 	b, err := os.ReadFile(filepath.Join(e.WorkDir, "sandbox.json"))
 	if err == nil {
