@@ -274,6 +274,7 @@ func TestExitCodesAgree(t *testing.T) {
 var readIndirectly = map[string][]string{
 	"userDir":         {"AppData", "LocalAppData", "XDG_CONFIG_HOME", "XDG_STATE_HOME"},
 	"missingInCI":     {"ACTIONS_ID_TOKEN_REQUEST_URL", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN", "SYSTEM_ACCESSTOKEN", "AZURESUBSCRIPTION_SERVICE_CONNECTION_ID"},
+	"allProfiles":     {"O365PW_CLIENT_ID", "O365PW_TENANT"},
 	"add":             {"O365PW_CLIENT_ID", "O365PW_KEYCHAIN", "O365PW_TENANT"},
 	"serviceEnviron":  {"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE"},
 	"completionPlace": {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "BASH_COMPLETION_USER_DIR", "ZDOTDIR"},
