@@ -166,7 +166,7 @@ func TestMove(t *testing.T) {
 		o.agreed(t, 1)
 		v := o.serving(t)
 		rec, box, err := v.Verify(t.Context(), "scan", c.Password, "imap", home)
-		if err != nil || box != "alice@contoso.com" || rec.MaxPerHour != 5 || rec.Keychain != "there" {
+		if err != nil || box != "alice@contoso.com" || rec.MaxPerHour != 5 || rec.Keychain != "there" || time.Since(rec.Arrived) > time.Minute {
 			t.Fatal(rec, box, err)
 		}
 		if _, err := v.Token(t.Context(), rec.ID); err != nil {

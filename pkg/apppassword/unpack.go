@@ -173,7 +173,7 @@ func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p
 	}
 	a, b := here, rec
 	for _, r := range []*Record{&a, &b} { // what each machine has its own of
-		r.Keychain, r.Certificate, r.Profile, r.Verified = "", "", "", false
+		r.Keychain, r.Certificate, r.Profile, r.Verified, r.Arrived = "", "", "", false, time.Time{}
 	}
 	if a.Revision() != b.Revision() {
 		return false, &MoveError{Record: rec, Why: DiffersHere}
@@ -217,7 +217,7 @@ type taking struct {
 }
 
 func (t *taking) run(ctx context.Context) (err error) {
-	t.rec.Keychain = t.Keychain
+	t.rec.Keychain, t.rec.Arrived = t.Keychain, t.m.now().UTC().Truncate(time.Second)
 	cert, err := t.certificate(ctx)
 	if err != nil {
 		return err
