@@ -70,6 +70,8 @@ __o365pw_quote() {
     \') REPLY=${REPLY//\'/\'\\\'\'} ;;
     \")
         for c in \\ \" \$ \`; do REPLY=${REPLY//"$c"/\\"$c"}; done
+        # History is filled in behind this quote, and no backslash keeps it out.
+        REPLY=${REPLY//!/\"\\!\"}
         ;;
     *)
         [[ $REPLY == *[!A-Za-z0-9_.,:=/@%+-]* ]] || return 0

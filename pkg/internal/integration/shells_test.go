@@ -56,6 +56,42 @@ func (s *screen) completed(line string) []string {
 	return strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
 }
 
+// A name may be anybody's, of whoever has exported it: none is run.
+func TestCompletionRunsNoName(t *testing.T) {
+	const evil = "evil$(touch hacked)`touch hacked`;touch hacked|<(touch hacked)!x{a,b}~%n$PATH\\&*?[a]#^'\"z"
+	l := newShellLab(t, evil, "evict -rf")
+	for _, shell := range shells {
+		t.Run(shell.name, func(t *testing.T) {
+			sub := *l
+			sub.t = t
+			tool(t, shell.program[0])
+			s := sub.onScreen(shell.program[0], shell.program[1:]...)
+			s.send(shell.setUp + "; echo re''ady\r")
+			s.await("ready", 1)
+			for _, tt := range []struct {
+				line string
+				want []string
+			}{
+				{`o365pw revoke evil`, []string{"revoke", evil}},
+				{`o365pw revoke "evil`, []string{"revoke", evil}},
+				{`o365pw revoke 'evil`, []string{"revoke", evil}},
+				{`o365pw revoke --name=evil`, []string{"revoke", "--name=" + evil}},
+			} {
+				if got := s.completed(tt.line); !slices.Equal(got, append([]string{"o365pw"}, tt.want...)) {
+					t.Errorf("%s: %q", tt.line, got)
+				}
+			}
+			s.send("o365pw revoke ev\t\t\x15echo do''ne\r") // the list of both
+			s.await("done", 1)
+			for _, dir := range []string{l.dir, "."} {
+				if _, err := os.Stat(filepath.Join(dir, "hacked")); err == nil {
+					t.Error("a name was run")
+				}
+			}
+		})
+	}
+}
+
 // shells are started so that they complete, each in its own way.
 var shells = []struct {
 	name    string
