@@ -146,11 +146,5 @@ func groups(root *cobra.Command) []group {
 			}
 		}
 	}
-	rest := group{title: "Besides"}
-	for _, c := range shown(root) {
-		if c.GroupID == "" && !isTopic(c) {
-			rest.commands = append(rest.commands, c)
-		}
-	}
-	return append(out, rest, group{"Topics", topics(root)})
+	return append(out, group{"Topics", topics(root)})
 }

@@ -405,7 +405,7 @@ func TestRevokeFollowsARotationOfARotation(t *testing.T) {
 		}
 	}()
 	<-planned
-	asks := *f.Graph
+	asks := graph.Client{BaseURL: f.Graph.BaseURL, Pause: f.Graph.Pause, ConfirmWait: f.Graph.ConfirmWait}
 	rotate := sync.OnceFunc(func() { close(listed); <-done })
 	asks.Token = func(ctx context.Context) (secret.Text, error) {
 		rotate()
@@ -430,7 +430,7 @@ func TestRevokeOfOneThatWasReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := *f.Manager
-	asks := *f.Graph
+	asks := graph.Client{BaseURL: f.Graph.BaseURL, Pause: f.Graph.Pause, ConfirmWait: f.Graph.ConfirmWait}
 	replace := sync.OnceFunc(func() {
 		for range 2 { // the second finishes the first
 			if r, err := other.Rotate(t.Context(), "x", RotateRequest{}); err != nil || r.Left != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -68,7 +69,7 @@ func advise(err error) advice {
 		return advice{notFound, "add [profiles." + e.Name + "] to the configuration, or set O365PW_TENANT and O365PW_CLIENT_ID"}
 	}
 	if e, ok := errors.AsType[*config.Error](err); ok {
-		return advice{wrongUsage, e.Hint}
+		return advice{wrongUsage, cmp.Or(e.Hint, "mend the file; what else is wrong with it: o365pw config check")}
 	}
 	if e, ok := errors.AsType[*azureCLIError](err); ok {
 		return adviseAzureCLI(e)
@@ -149,10 +150,10 @@ func advise(err error) advice {
 		return adviseCommand(e)
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && errors.Is(err, fs.ErrPermission) {
-		return advice{failed, "run it as the user whom " + e.Path + " belongs to, or set O365PW_STATE to a folder of your own"}
+		return advice{failed, "run it as the user whom " + lasting(e.Path) + " belongs to, or set O365PW_STATE to a folder of your own"}
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Path != "/dev/stdout" {
-		return advice{failed, "see that you can write to " + e.Path + ", or set O365PW_STATE to a folder where you can"}
+		return advice{failed, "see that you can write to " + lasting(e.Path) + ", or set O365PW_STATE to a folder where you can"}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return advice{unavailable, "try again later"}
@@ -234,7 +235,7 @@ func adviseAppPassword(err error) (advice, bool) {
 		return advice{wrongUsage, "set O365PW_STATE to a folder you can write to"}, true
 	}
 	if e, ok := errors.AsType[*apppassword.DamagedError](err); ok {
-		return advice{failed, "put " + e.Path + " back from a backup; without it: o365pw list, o365pw revoke ID work on Graph alone once it is moved away"}, true
+		return advice{failed, "put " + e.Path + " back from a backup; or move it away: then o365pw list and o365pw revoke ID work by what Graph has"}, true
 	}
 	return advice{}, false
 }
@@ -389,7 +390,16 @@ func keychainHint(e *secret.UnavailableError) string {
 		return "put the file back from a backup, or move it away and make new app passwords"
 	}
 	if p, ok := errors.AsType[*fs.PathError](e.Err); ok {
-		return "see that you can write to " + p.Path + ", or set O365PW_STATE to a folder where you can"
+		return "see that you can write to " + lasting(p.Path) + ", or set O365PW_STATE to a folder where you can"
 	}
 	return "o365pw status"
+}
+
+// lasting is the folder in the place of a file that is only there until it is
+// whole, and that nobody can look at afterwards.
+func lasting(path string) string {
+	if base := filepath.Base(path); strings.HasPrefix(base, ".") && strings.HasSuffix(base, ".tmp") {
+		return filepath.Dir(path)
+	}
+	return path
 }

@@ -321,11 +321,15 @@ func rewriteStartUp(path, text string) error {
 
 // writeShared writes a file whole, which others may read.
 func writeShared(path string, data []byte, mode fs.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+	err := os.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil {
+		err = durable.WriteFile(path, data)
 	}
-	if err := durable.WriteFile(path, data); err != nil {
-		return err
+	if err == nil {
+		err = os.Chmod(path, mode)
 	}
-	return os.Chmod(path, mode)
+	if err != nil {
+		return &failedError{code: failed, msg: err.Error(), hint: "see that you can write to " + filepath.Dir(path) + ", or keep the script yourself: o365pw completion --help", errs: []error{err}}
+	}
+	return nil
 }

@@ -104,6 +104,10 @@ func (a *app) runConfigCheck(ctx context.Context) error {
 		return &failedError{code: wrongUsage, msg: plural(bad, "problem") + " in " + path}
 	}
 	if v.Path != "" {
+		if len(cfg.Profiles) == 0 {
+			a.note("%s is good, but has no profile; one is written by: o365pw setup", path)
+			return nil
+		}
 		a.note("%s is good: %s", path, plural(len(cfg.Profiles), "profile"))
 	}
 	return nil

@@ -53,11 +53,11 @@ type signInError struct {
 func (e *signInError) Error() string {
 	switch {
 	case e.keychain != nil:
-		return fmt.Sprintf("not signed in to Microsoft Graph: %v", e.keychain)
+		return fmt.Sprintf("not signed in: %v", e.keychain)
 	case e.err == nil:
-		return "not signed in to Microsoft Graph"
+		return "not signed in"
 	}
-	return fmt.Sprintf("the sign-in to Microsoft Graph is no longer good: %v", e.err)
+	return fmt.Sprintf("the sign-in is no longer good: %v", e.err)
 }
 
 func (e *signInError) Unwrap() error { return e.err }

@@ -111,7 +111,7 @@ func (o *exportOptions) check(a *app) ([]secret.Recipient, error) {
 
 // recipients are all of --to and --to-file, each once.
 func (o *exportOptions) recipients() ([]secret.Recipient, error) {
-	const look = `one looks like age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p; on the other machine: o365pw import --recipient`
+	const look = "on the other machine: o365pw import --recipient; here: --to with what it prints"
 	var all []secret.Recipient
 	add := func(where, text string) error {
 		r, err := secret.ParseRecipient(text)
@@ -299,15 +299,11 @@ func shortRecipients(to []secret.Recipient) []string {
 }
 
 func forgetQuestion(chosen []apppassword.Entry, file string) string {
-	var b strings.Builder
-	for _, e := range chosen {
-		fmt.Fprintf(&b, "  %s  %s  %s\n", printable(nameOrID(e)), e.ID, printable(strings.Join(e.Mailboxes, ", ")))
-	}
-	what := "this app password"
+	what, it := "this app password", "it"
 	if len(chosen) > 1 {
-		what = fmt.Sprintf("these %d app passwords", len(chosen))
+		what, it = fmt.Sprintf("these %d app passwords", len(chosen)), "them"
 	}
-	return b.String() + "Write " + printable(what+" to "+file) + ", and take them off this machine?"
+	return askedAbout(chosen) + "Write " + printable(what+" to "+file) + ", and take " + it + " off this machine?"
 }
 
 func (a *app) printExported(v exportJSON) error {

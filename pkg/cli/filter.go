@@ -106,7 +106,7 @@ func (a *app) prepareOutput(cmd *cobra.Command) error {
 		f.run, err = a.templateFilter(a.template)
 	}
 	if err != nil {
-		return &usageError{problem: flag + ": " + err.Error(), hint: "see docs/output.md; the object is what " + cmd.CommandPath() + " -o json prints"}
+		return &usageError{problem: flag + ": " + err.Error(), hint: "o365pw help output; the object is what " + cmd.CommandPath() + " -o json prints"}
 	}
 	a.plainErrors = a.output != outputJSON
 	a.filter, a.output = f, outputJSON

@@ -369,10 +369,10 @@ func lastUsed(u apppassword.LastUse, now time.Time, from string) string {
 }
 
 // fit makes a table narrow enough for a terminal: the id goes first, which
-// other formats show, then the time it was made, and so on; then long names and
-// mailboxes are cut.
+// other formats show, then the time it was made, and so on; then long
+// mailboxes, what a status says besides, and long names are cut.
 func fit(header []string, rows [][]string, width int) ([]string, [][]string) {
-	return narrow(header, rows, width, []string{"ID", "CREATED", "ALLOW", "LAST USED"}, []string{"MAILBOX", "NAME"})
+	return narrow(header, rows, width, []string{"ID", "CREATED", "ALLOW", "LAST USED"}, []string{"MAILBOX", "STATUS", "NAME"})
 }
 
 func dash(s string) string {

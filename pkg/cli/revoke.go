@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/olekukonko/tablewriter/pkg/twwidth"
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
@@ -213,14 +214,17 @@ func nameOrID(e apppassword.Entry) string {
 // listedToAsk is how many a question names.
 const listedToAsk = 50
 
-func revokeQuestion(chosen []apppassword.Entry) string {
+// askedAbout are the lines above a question, one for each app password.
+func askedAbout(chosen []apppassword.Entry) string {
+	listed := chosen[:min(len(chosen), listedToAsk)]
+	widest := 0
+	for _, e := range listed {
+		widest = max(widest, twwidth.Width(printable(nameOrID(e))))
+	}
 	var b strings.Builder
-	for i, e := range chosen {
-		if i == listedToAsk {
-			fmt.Fprintf(&b, "  and %s more\n", thousands(len(chosen)-i))
-			break
-		}
-		fmt.Fprintf(&b, "  %s  %s", printable(nameOrID(e)), e.ID)
+	for _, e := range listed {
+		name := printable(nameOrID(e))
+		fmt.Fprintf(&b, "  %s%s  %s", name, strings.Repeat(" ", widest-twwidth.Width(name)), e.ID)
 		if len(e.Mailboxes) > 0 {
 			fmt.Fprintf(&b, "  %s", printable(strings.Join(e.Mailboxes, ", ")))
 		}
@@ -229,10 +233,17 @@ func revokeQuestion(chosen []apppassword.Entry) string {
 		}
 		b.WriteByte('\n')
 	}
-	if len(chosen) == 1 {
-		return b.String() + "Revoke this app password?"
+	if more := len(chosen) - len(listed); more > 0 {
+		fmt.Fprintf(&b, "  and %s more\n", thousands(more))
 	}
-	return b.String() + fmt.Sprintf("Revoke these %s app passwords?", thousands(len(chosen)))
+	return b.String()
+}
+
+func revokeQuestion(chosen []apppassword.Entry) string {
+	if len(chosen) == 1 {
+		return askedAbout(chosen) + "Revoke this app password?"
+	}
+	return askedAbout(chosen) + fmt.Sprintf("Revoke these %s app passwords?", thousands(len(chosen)))
 }
 
 func (a *app) printRevoked(results []revokeResult) error {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // newRoot is the whole command tree; every command is a line here.
@@ -56,15 +57,7 @@ Exchange Online takes only OAuth 2.0.
 			strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "-o\x00json\x00") || strings.Contains(strings.Join(a.Args, "\x00")+"\x00", "--output\x00json\x00") {
 			a.output = outputJSON
 		}
-		// What follows is about how Go reads such values.
-		problem, detail, found := strings.Cut(err.Error(), ": strconv.")
-		switch {
-		case found && strings.HasPrefix(detail, "ParseBool"):
-			problem += ": it takes true or false"
-		case found:
-			problem += ": it takes a whole number"
-		}
-		return &usageError{problem: problem, hint: cmd.CommandPath() + " --help"}
+		return &usageError{problem: flagProblem(err), hint: cmd.CommandPath() + " --help"}
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.profile, "profile", "", "profile of the configuration to use")
@@ -78,9 +71,10 @@ Exchange Online takes only OAuth 2.0.
 
 	root.AddGroup(
 		&cobra.Group{ID: "life", Title: "App passwords:"},
-		&cobra.Group{ID: "sign-in", Title: "Sign-in:"},
+		&cobra.Group{ID: "set-up", Title: "Set-up, sign-in and faults:"},
 		&cobra.Group{ID: "gateway", Title: "Gateway:"},
 		&cobra.Group{ID: "try", Title: "Try it out:"},
+		&cobra.Group{ID: "rest", Title: "Besides:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -89,11 +83,12 @@ Exchange Online takes only OAuth 2.0.
 		}
 	}
 	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
-	add("sign-in", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
+	add("set-up", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
 	add("gateway", newServe(a), newSessions(a), newService(a))
 	add("try", newDemo(a), newSandbox(a))
-	root.AddCommand(newVersion(a), newCompletion(a))
+	add("rest", newVersion(a), newCompletion(a))
 	root.SetHelpCommand(newHelp())
+	root.SetHelpCommandGroupID("rest")
 	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {
 		tidyHelp(c)
@@ -119,8 +114,13 @@ func newHelp() *cobra.Command {
 		ValidArgsFunction: completeHelp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			topic, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 && topic == cmd.Root() {
-				return unknownCommand(cmd.Root(), args[0])
+			switch {
+			case err != nil || len(rest) > 0 && topic == cmd.Root():
+				e := unknownCommand(cmd.Root(), args[0])
+				e.problem = "there is no command or topic " + quote(args[0])
+				return e
+			case len(rest) > 0:
+				return &usageError{problem: "there is no command " + quote(strings.Join(args, " ")), hint: topic.CommandPath() + " --help"}
 			}
 			topic.InitDefaultHelpFlag()
 			return topic.Help()
@@ -156,7 +156,11 @@ func tidyHelp(c *cobra.Command) {
 				return err
 			}
 			if err != nil {
-				return &usageError{problem: err.Error(), hint: cmd.CommandPath() + " --help"}
+				problem := err.Error()
+				if strings.HasPrefix(problem, "unknown command ") { // cobra's words for any argument where none belongs
+					problem = cmd.CommandPath() + " takes no arguments; it was given " + quote(args[0])
+				}
+				return &usageError{problem: problem, hint: cmd.CommandPath() + " --help"}
 			}
 			return nil
 		}
@@ -166,7 +170,25 @@ func tidyHelp(c *cobra.Command) {
 	}
 }
 
-func unknownCommand(root *cobra.Command, name string) error {
+// flagProblem says what is wrong with a flag, as the commands themselves do.
+func flagProblem(err error) string {
+	e, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err.Error()
+	}
+	name, value, cause := "--"+e.GetFlag().Name, quote(e.GetValue()), e.Unwrap().Error()
+	switch {
+	case strings.HasPrefix(cause, "strconv.ParseBool"):
+		return name + " " + value + ": it takes true or false"
+	case strings.HasPrefix(cause, "strconv."): // how Go reads numbers is nobody's concern
+		return name + " " + value + ": it takes a whole number"
+	case strings.Contains(cause, value):
+		return name + ": " + cause
+	}
+	return name + " " + value + ": " + cause
+}
+
+func unknownCommand(root *cobra.Command, name string) *usageError {
 	e := &usageError{problem: "there is no command " + quote(name), hint: "o365pw --help"}
 	if near := root.SuggestionsFor(name); len(near) > 0 {
 		e.hint = "o365pw " + near[0]

@@ -40,9 +40,28 @@ func (a *app) table(header []string, rows [][]string) error {
 	}
 	var out strings.Builder
 	for line := range strings.Lines(b.String()) {
-		out.WriteString(strings.TrimRight(line, " \n") + "\n")
+		out.WriteString(trimCells(line) + "\n")
 	}
 	return a.print([]byte(out.String()))
+}
+
+// trimCells takes away the padding behind the last cell, which makes a terminal
+// break a line that fits it. Behind a coloured cell the padding has the end of
+// the colour behind it.
+func trimCells(line string) string {
+	const end = "\x1b[0m"
+	line = strings.TrimRight(line, " \n")
+	for {
+		rest, coloured := strings.CutSuffix(line, end)
+		if trimmed := strings.TrimRight(rest, " "); coloured && trimmed != rest {
+			line = trimmed
+			if !strings.HasSuffix(line, end) {
+				line += end
+			}
+			continue
+		}
+		return line
+	}
 }
 
 // gap is the room between two columns.
@@ -86,12 +105,14 @@ func narrow(header []string, rows [][]string, width int, drop, cut []string) ([]
 			}
 		}
 	}
-	for _, name := range cut {
-		if over := tableWidth(header, rows) - width; over > 0 {
-			col := slices.Index(header, name)
-			room := max(columnWidth(header, rows, col)-over, 16)
-			for r := range rows {
-				rows[r][col] = shortened(rows[r][col], room)
+	for _, least := range []int{16, 10} { // what is left of a text
+		for _, name := range cut {
+			if over := tableWidth(header, rows) - width; over > 0 {
+				col := slices.Index(header, name)
+				room := max(columnWidth(header, rows, col)-over, least)
+				for r := range rows {
+					rows[r][col] = shortened(rows[r][col], room)
+				}
 			}
 		}
 	}

@@ -120,8 +120,8 @@ For serve as a service of systemd, which sets them:
   LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
                         the sockets that it listens on
   CREDENTIALS_DIRECTORY
-                        folder of credentials; keychain-passphrase is that of
-                        the file keychain
+                        folder of credentials; o365pw.keychain-passphrase is
+                        the passphrase of the encrypted keychain
 
 For completion install:
 
@@ -151,8 +151,9 @@ do next may follow.
 --jq prints what a jq expression makes of that object, --template what a Go
 template does. jq need not be installed.
 
-Without -o and not on a terminal, create and show --password print the password
-and a line end, list and others lines that are separated by tabs, below a header.
+Without -o and not on a terminal, create, rotate and show --password print the
+password and a line end, list and others lines that are separated by tabs, below a
+header.
 
 Times are RFC 3339 in UTC in all formats but those for people. Protocols are
 imap, pop3 and smtp everywhere.
@@ -164,7 +165,7 @@ any, warnings.
 --quiet leaves notes out. --verbose logs each request to standard error, never a
 secret. --no-color and NO_COLOR leave colours out; they are on a terminal alone.
 
-A password is printed by create and show --password only, and nowhere else.
+A password is printed by create, rotate and show --password, and nowhere else.
 
 docs/output.md has a JSON schema for each command, and the columns.`
 

@@ -196,7 +196,7 @@ func (r *reader) file(name string) string {
 
 // syntax turns what the TOML package says into an *Error.
 func (r *reader) syntax(data []byte, err error) error {
-	e := &Error{Path: r.path, Line: 1, Problem: strings.TrimPrefix(err.Error(), "toml: "), Hint: "mend that line; the form of the file is TOML", Err: err}
+	e := &Error{Path: r.path, Line: 1, Problem: strings.TrimPrefix(err.Error(), "toml: "), Hint: "mend that line; the file is TOML, in which texts, addresses and times stand in quotes", Err: err}
 	if de, ok := errors.AsType[*toml.DecodeError](err); ok {
 		e.Line, _ = de.Position()
 		// The end of the file is reported on the line after the last.
