@@ -3,6 +3,7 @@ package apppassword
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -485,4 +486,22 @@ func TestRevokeAgainAsksForAYoungOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.consistent(t, 0)
+}
+
+// Uses that cannot be read may have been of the old password: it is not shut out
+// before its time.
+func TestSeenOfDamagedUses(t *testing.T) {
+	u := Usage{Dir: t.TempDir()}
+	r := &UsageRecorder{Usage: u}
+	r.Note("new", LastUse{Time: time.Now(), Protocol: "imap"})
+	rec := Record{ID: "new", Allow: []string{"imap", "smtp"}, Previous: &Previous{ID: "old"}}
+	if !rec.takenOver(r.Seen) {
+		t.Error("no file is no use of the old one")
+	}
+	if err := os.WriteFile(u.Path(), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if rec.takenOver(r.Seen) {
+		t.Error("taken over, although nobody knows what the old one was used for")
+	}
 }

@@ -200,7 +200,10 @@ func (r *UsageRecorder) Note(id string, use LastUse) (first bool) {
 // Seen is when the app password was last used over each protocol, also before the
 // gateway was started.
 func (r *UsageRecorder) Seen(id string) map[string]time.Time {
-	s, _ := r.Usage.Load() // what cannot be read is logged when it is written
+	s, err := r.Usage.Load()
+	if err != nil {
+		return nil // which is logged when it is written; no overlap ends for want of it
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.noteAll(map[string]map[string]time.Time{id: r.protocols.Protocols[id]})
