@@ -65,7 +65,9 @@ install() {
 	*) fail "there is no release for the processor ${RUNNER_ARCH:-unknown}" ;;
 	esac
 
-	cache=${RUNNER_TOOL_CACHE:-${RUNNER_TEMP:?}}/o365pw
+	# Not the tool cache: on a runner of one's own other jobs write there, too. This
+	# is emptied before each job.
+	cache=${RUNNER_TEMP:?}/o365pw
 	if [[ $os == windows ]]; then
 		cache=$(cygpath --unix "$cache")
 	fi
@@ -97,7 +99,7 @@ install() {
 			tar -xzf "$work/$archive" -C "$work/bin"
 		fi
 		"$work/bin/o365pw" version >&2 || fail "o365pw $version does not run here"
-		# Another job may have been quicker; what it put there is as good.
+		# Another step may have been quicker; what it put there is as good.
 		mv "$work/bin" "$cache/$version/$arch" 2>/dev/null || [[ -d $cache/$version/$arch ]] ||
 			fail "$cache/$version/$arch cannot be written"
 	fi

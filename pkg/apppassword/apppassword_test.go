@@ -90,7 +90,7 @@ type fixture struct {
 // newFixture has client secrets behind its app passwords.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	srv := &sandbox.Server{AutoSignIn: true, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
+	srv := &sandbox.Server{AutoSignIn: true, MoreMailApps: 1, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -75,27 +75,33 @@ func (f *Fleet) holder(e Entry) *Manager {
 
 // Local is [Manager.Local] for all profiles.
 func (f *Fleet) Local() ([]Entry, error) {
+	entries, _, err := f.local()
+	return entries, err
+}
+
+// local also gives all ids of the registry: what other profiles hold is no
+// stranger's.
+func (f *Fleet) local() (out []Entry, known map[string]bool, err error) {
 	registry, now := f.Managers[0].Registry, f.Managers[0].now()
 	s, err := registry.Load()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Last uses that cannot be read are missing; the gateway complains of them.
 	used, _ := Usage(registry).Load()
-	var out []Entry
 	for _, r := range s.AppPasswords {
 		if f.owner(r) != nil {
 			out = append(out, Entry{Record: r, Status: r.LocalStatus(now), LastUse: used.LastUse[r.ID]})
 		}
 	}
-	return out, nil
+	return out, s.ids(), nil
 }
 
 // List is [Manager.List] for all profiles. What could not be read is left out,
 // and told by errors; where there are several profiles, each is a
 // [*ProfileError].
 func (f *Fleet) List(ctx context.Context) ([]Entry, []error) {
-	local, err := f.Local()
+	local, known, err := f.local()
 	if damaged, ok := errors.AsType[*DamagedError](err); ok && slices.ContainsFunc(f.Managers, func(m *Manager) bool { return m.asksGraph(nil) }) {
 		// Whoever has to revoke must not be kept from it.
 		f.Managers[0].warn("%v; it is left out", damaged)
@@ -132,11 +138,7 @@ func (f *Fleet) List(ctx context.Context) ([]Entry, []error) {
 			}
 		}
 	}
-	known := map[string]bool{}
 	out := slices.DeleteFunc(local, func(e Entry) bool {
-		for _, id := range e.ids() {
-			known[id] = true
-		}
 		app := byID[strings.ToLower(e.ClientID)]
 		return e.Backing == BackingSecret && app != nil && app.reader == nil && app.own > 0
 	})

@@ -114,3 +114,38 @@ func TestFleetGone(t *testing.T) {
 		t.Error("that is long enough for Graph to show it")
 	}
 }
+
+// A profile whose client_id was changed reads its former application. What is of
+// another profile there is held on this machine, and no orphan.
+func TestFleetKnowsWhatOthersHold(t *testing.T) {
+	f := newFixture(t)
+	for _, name := range []string{"mine", "theirs"} {
+		if _, err := f.Create(t.Context(), f.request(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	foreign, _, err := f.Graph.AddPassword(t.Context(), f.Profile.ClientID, graph.NewPassword{DisplayName: "foreign", End: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved := f.profile("moved")
+	moved.Profile.ClientID = f.sandbox.MailApps()[1]
+	err = f.Registry.Update(t.Context(), func(s *State) error {
+		s.AppPasswords[0].Profile = "moved"
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries, err := moved.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, string(e.Status)+" "+e.Name)
+	}
+	if got := strings.Join(names, ", "); got != "active mine, remote-only foreign" {
+		t.Errorf("%s (%s)", got, foreign.KeyID)
+	}
+}

@@ -166,7 +166,7 @@ func TestMove(t *testing.T) {
 		o.agreed(t, 1)
 		v := o.serving(t)
 		rec, box, err := v.Verify(t.Context(), "scan", c.Password, "imap", home)
-		if err != nil || box != "alice@contoso.com" || rec.MaxPerHour != 5 || rec.Keychain != "there" {
+		if err != nil || box != "alice@contoso.com" || rec.MaxPerHour != 5 || rec.Keychain != "there" || time.Since(rec.Arrived) > time.Minute {
 			t.Fatal(rec, box, err)
 		}
 		if _, err := v.Token(t.Context(), rec.ID); err != nil {
@@ -466,6 +466,23 @@ func TestImportSignIn(t *testing.T) {
 		t.Errorf("%v, or another token", a.Err)
 	}
 	o.agreed(t, 2)
+	// Whoever knows no more of it than its id gets nothing that stands on it.
+	stranger := rewritten(t, f.packed(t, f.made(t, "third")), func(p *parcelFile) { p.SignIns[0].Refresh = "made up" })
+	if a := o.takes(t, stranger); why(a.Err) != SignInEnded {
+		t.Errorf("a password on a sign-in that its maker does not have: %v", a.Err)
+	}
+	o.agreed(t, 2)
+	lost := itemKey(second.Records[0].ID)
+	item := o.keychain.items[lost]
+	delete(o.keychain.items, lost)
+	stranger = rewritten(t, second, func(p *parcelFile) {
+		p.SignIns[0].Refresh = "made up"
+		p.Secrets[second.Records[0].ID] = secretsItem{Version: 1, Password: "abcdefghijklmnop"}
+	})
+	if a := o.takes(t, stranger); why(a.Err) != SignInEnded || len(o.keychain.items[lost].Reveal()) != 0 {
+		t.Errorf("another password for one that the keychain has lost: %v", a.Err)
+	}
+	o.keychain.items[lost] = item
 	// It ends there, and the person signs in here: the new one goes there.
 	err := o.Importer.Registry.Update(t.Context(), func(s *State) error { s.SignIns[0].Ended, s.SignIns[0].Why = time.Now(), "over"; return nil })
 	if err != nil {
@@ -614,9 +631,14 @@ func TestParseParcelFaults(t *testing.T) {
 		"other letters": func(p *parcelFile) {
 			p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "ABCDEFGHIJKLMNOP", Secret: "x"}
 		},
-		"no backing":      func(p *parcelFile) { p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "abcdefghijklmnop"} },
-		"more secrets":    func(p *parcelFile) { p.Secrets["x"] = p.Secrets[rec.ID] },
-		"id":              first(func(r *Record) { r.ID = "../../x" }),
+		"no backing":   func(p *parcelFile) { p.Secrets[rec.ID] = secretsItem{Version: 1, Password: "abcdefghijklmnop"} },
+		"more secrets": func(p *parcelFile) { p.Secrets["x"] = p.Secrets[rec.ID] },
+		"id":           first(func(r *Record) { r.ID = "../../x" }),
+		"id in capitals": func(p *parcelFile) {
+			r := &p.AppPasswords[0]
+			r.ID = "A" + rec.ID[1:]
+			p.Secrets = map[string]secretsItem{r.ID: p.Secrets[rec.ID]}
+		},
 		"client id":       first(func(r *Record) { r.ClientID = "" }),
 		"name":            first(func(r *Record) { r.Name = "a\nb" }),
 		"profile":         first(func(r *Record) { r.Profile = "../x" }),

@@ -60,7 +60,7 @@ func (m *Manager) Pack(ctx context.Context, recs []Record) (Parcel, error) {
 		if _, builtin := config.BuiltinCloud(rec.Cloud); !builtin && rec.Cloud == m.Profile.Cloud.Name {
 			p.Clouds[rec.Cloud] = m.Profile.Cloud.Table()
 		}
-		rec.Keychain = ""
+		rec.Keychain, rec.Arrived = "", time.Time{}
 		p.Records = append(p.Records, rec)
 	}
 	return p, p.readable()

@@ -231,7 +231,7 @@ func (p Parcel) checkBehind(rec Record) error {
 
 // checkRecord holds a record to what create makes.
 func checkRecord(rec Record) error {
-	if !isID(rec.ID) || !isID(rec.ClientID) || rec.Previous != nil && !isID(rec.Previous.ID) {
+	if !isItemID(rec.ID) || !isID(rec.ClientID) || rec.Previous != nil && !isItemID(rec.Previous.ID) {
 		return errors.New("its id or that of its application is no GUID")
 	}
 	if err := CheckName(rec.Name); err != nil {
@@ -265,7 +265,7 @@ func checkRecord(rec Record) error {
 		!slices.Contains([]string{"", "PS256", "RS256"}, rec.CertificateAlg),
 		len(rec.Hint) > 16, strings.ContainsFunc(rec.Hint, unprintable), len(rec.Certificate) > 4096, rec.Created.IsZero():
 		return fmt.Errorf("%q contradicts itself", shorten(rec.Name))
-	case rec.Previous != nil && (!isID(rec.Previous.ID) || rec.Previous.Until.IsZero() || !rec.Previous.Ended.IsZero() || rec.Previous.Created.IsZero() || len(rec.Previous.Hint) > 16 || strings.ContainsFunc(rec.Previous.Hint, unprintable)):
+	case rec.Previous != nil && (rec.Previous.Until.IsZero() || !rec.Previous.Ended.IsZero() || rec.Previous.Created.IsZero() || len(rec.Previous.Hint) > 16 || strings.ContainsFunc(rec.Previous.Hint, unprintable)):
 		return fmt.Errorf("what %q had before its rotation cannot be", shorten(rec.Name))
 	case !rec.Revoked.IsZero():
 		return fmt.Errorf("%q is revoked", shorten(rec.Name))
@@ -275,7 +275,7 @@ func checkRecord(rec Record) error {
 
 func checkSignIn(si SignIn) error {
 	switch {
-	case !isID(si.ID), !isID(si.ClientID), !config.IsTenant(si.Tenant), !config.IsName(si.Cloud), si.Since.IsZero():
+	case !isItemID(si.ID), !isID(si.ClientID), !config.IsTenant(si.Tenant), !config.IsName(si.Cloud), si.Since.IsZero():
 		return errors.New("an id, a name or the time has no such form")
 	case len(si.Scopes) == 0 || len(si.Scopes) > 100:
 		return errors.New("it allows nothing")
@@ -290,3 +290,8 @@ func checkSignIn(si SignIn) error {
 
 // isID holds for a GUID as it is written as a rule.
 func isID(s string) bool { return config.IsGUID(s) }
+
+// isItemID holds for one that names an item of the keychain: in lower case, as
+// Entra and this program write them. There are keychains that do not tell cases
+// apart, and two ids must not be one there.
+func isItemID(s string) bool { return isID(s) && s == strings.ToLower(s) }

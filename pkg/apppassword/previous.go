@@ -83,6 +83,11 @@ func (s *State) holder(id string) *Record {
 	return &s.AppPasswords[i]
 }
 
+// named tells whether the record's profile has an app password of its name.
+func (s *State) named(rec Record) bool {
+	return slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Profile == rec.Profile && sameName(r.Name, rec.Name) })
+}
+
 // ids are all that app passwords have, and had until their rotation.
 func (s *State) ids() map[string]bool {
 	all := map[string]bool{}

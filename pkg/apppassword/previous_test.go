@@ -5,11 +5,14 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/sandbox"
+	"github.com/o365pw/o365pw/pkg/secret"
 )
 
 // The mail program may keep one password for reading and another for sending.
@@ -376,4 +379,110 @@ func TestRotateAtOnce(t *testing.T) {
 			t.Errorf("%+v", s.AppPasswords)
 		}
 	})
+}
+
+// Rotated once more, before anybody has used the new password, while Graph is
+// asked for the removal: what is called revoked does not sign in.
+func TestRevokeFollowsARotationOfARotation(t *testing.T) {
+	f := newFixture(t)
+	f.named(t, "x")
+	f.rotated(t, time.Hour)
+	e, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	planned, listed, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	plan := sync.OnceFunc(func() { close(planned); <-listed })
+	other := *f.Manager // another process
+	other.Keychains = func(kind string) (secret.Keychain, error) {
+		plan()
+		return f.keychain, nil
+	}
+	go func() {
+		defer close(done)
+		if _, err := other.Rotate(t.Context(), "x", RotateRequest{Overlap: time.Hour}); err != nil {
+			t.Error(err)
+		}
+	}()
+	<-planned
+	asks := graph.Client{BaseURL: f.Graph.BaseURL, Pause: f.Graph.Pause, ConfirmWait: f.Graph.ConfirmWait}
+	rotate := sync.OnceFunc(func() { close(listed); <-done })
+	asks.Token = func(ctx context.Context) (secret.Text, error) {
+		rotate()
+		return f.Manager.Graph.Token(ctx)
+	}
+	revoking := *f.Manager
+	revoking.Graph = &asks
+	if err := revoking.Revoke(t.Context(), e[0]); err != nil {
+		t.Fatal(err)
+	}
+	f.agree(t)
+	f.consistent(t, 0)
+}
+
+// Another of its name has taken its place meanwhile: it is not said to be
+// revoked, and what is there now stays.
+func TestRevokeOfOneThatWasReplaced(t *testing.T) {
+	f := newFixture(t)
+	f.named(t, "x")
+	e, err := f.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *f.Manager
+	asks := graph.Client{BaseURL: f.Graph.BaseURL, Pause: f.Graph.Pause, ConfirmWait: f.Graph.ConfirmWait}
+	replace := sync.OnceFunc(func() {
+		for range 2 { // the second finishes the first
+			if r, err := other.Rotate(t.Context(), "x", RotateRequest{}); err != nil || r.Left != nil {
+				t.Error(err, r.Left)
+			}
+		}
+	})
+	asks.Token = func(ctx context.Context) (secret.Text, error) {
+		replace()
+		return f.Manager.Graph.Token(ctx)
+	}
+	revoking := *f.Manager
+	revoking.Graph = &asks
+	if err := revoking.Revoke(t.Context(), e[0]); err == nil || !strings.Contains(err.Error(), "changed meanwhile") {
+		t.Errorf("%v", err)
+	}
+	f.agree(t)
+	f.consistent(t, 1)
+}
+
+// A credential that was listed as made elsewhere may be what a rotation has made
+// since: its removal is asked for once, and its failure is that of both.
+func TestRevokeOfWhatIsListedTwice(t *testing.T) {
+	f := newFixture(t)
+	c := f.named(t, "x")
+	twice := []Entry{{Record: c.Record, Status: Active, Remote: true}, {Record: c.Record, Status: RemoteOnly, Remote: true}}
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { f.Forbidden = true })
+	for i, err := range f.revoke(t.Context(), twice) {
+		if ge, ok := errors.AsType[*graph.Error](err); !ok || !ge.IsForbidden() {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	f.sandbox.SetFaults(func(f *sandbox.Faults) { *f = sandbox.Faults{} })
+	f.consistent(t, 1)
+	if err := errors.Join(f.revoke(t.Context(), twice)...); err != nil {
+		t.Error(err)
+	}
+	f.consistent(t, 0)
+}
+
+// A removal whose answer was lost, and that was interrupted then, may not have
+// been carried out: reads that lag behind do not say that it was.
+func TestRevokeAgainAsksForAYoungOne(t *testing.T) {
+	f := newFixture(t)
+	c := f.named(t, "x")
+	rec := c.Record
+	rec.Verified, rec.Revoked = false, time.Now()
+	if err := f.Registry.Update(t.Context(), func(s *State) error { s.put(rec); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Revoke(t.Context(), Entry{Record: rec, Status: Revoked}); err != nil {
+		t.Fatal(err)
+	}
+	f.consistent(t, 0)
 }

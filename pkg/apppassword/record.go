@@ -84,6 +84,9 @@ type Record struct {
 	// CertificateAlg is how assertions are signed with it: PS256 or RS256;
 	// empty: [entra.PS256].
 	CertificateAlg string `json:"certificateAlg,omitempty"`
+	// Arrived is when it came from another machine; zero: it was made here. Of the
+	// time before, this machine knows no use.
+	Arrived time.Time `json:"arrived,omitzero"`
 	// Previous is what a rotation has replaced, as long as something of it is
 	// left; nil: nothing is.
 	Previous *Previous `json:"previous,omitempty"`

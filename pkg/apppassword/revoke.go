@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -158,8 +159,8 @@ func (m *Manager) asTheyAre(ctx context.Context, entries []Entry) (now []Entry, 
 			fallthrough
 		case r != nil:
 			now[i].Record = *r
-		case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Profile == e.Profile && sameName(r.Name, e.Name) }):
-			errs[i] = fmt.Errorf("%s was changed meanwhile; look at it again, and run the command again", displayName(e))
+		case s.named(e.Record):
+			errs[i] = changedMeanwhile(e)
 			continue
 		}
 		if p := now[i].Previous; p != nil && p.Ended.IsZero() {
@@ -177,8 +178,13 @@ func (m *Manager) asTheyAre(ctx context.Context, entries []Entry) (now []Entry, 
 	return now, errs
 }
 
+func changedMeanwhile(e Entry) error {
+	return fmt.Errorf("%s was changed meanwhile; look at it again, and run the command again", displayName(e))
+}
+
 // rotatedMeanwhile revokes those that were rotated while they were being revoked,
-// as they are now, and tells which they are.
+// as they are now, and tells which they are. One whose name belongs to something
+// else now has an error: nothing is called revoked whose name still signs in.
 func (m *Manager) rotatedMeanwhile(ctx context.Context, entries []Entry, errs []error) (which []int) {
 	s, err := m.Registry.Load()
 	if err != nil {
@@ -186,9 +192,21 @@ func (m *Manager) rotatedMeanwhile(ctx context.Context, entries []Entry, errs []
 	}
 	var again []Entry
 	for i, e := range entries {
-		if now := s.holder(e.ID); errs[i] == nil && e.Status != RemoteOnly && now != nil && now.ID != e.ID {
+		if errs[i] != nil || e.Status == RemoteOnly || s.record(e.ID) != nil {
+			continue
+		}
+		// A rotation that replaces one that nobody has used keeps the password of
+		// before that, and forgets the id.
+		var now *Record
+		for _, id := range e.ids() {
+			now = cmp.Or(now, s.holder(id))
+		}
+		switch {
+		case now != nil:
 			which = append(which, i)
 			again = append(again, Entry{Record: *now, Status: now.LocalStatus(m.now()), Remote: true})
+		case s.named(e.Record):
+			errs[i] = changedMeanwhile(e)
 		}
 	}
 	if len(again) > 0 {
@@ -212,6 +230,9 @@ func (m *Manager) takeOffPrevious(ctx context.Context, entries []Entry, errs []e
 	oldErrs := make([]error, len(olds))
 	watched := m.takeOff(ctx, olds, oldErrs, func([]string) {})
 	for n, err := range oldErrs {
+		if left, ok := errors.AsType[*NotTriedError](err); ok {
+			err = left.Err // of the app password something was done
+		}
 		if err != nil {
 			errs[of[n]] = &HalfRevokedError{Name: olds[n].Name, Left: InEntra, Err: err}
 		}
@@ -223,7 +244,7 @@ func (m *Manager) takeOffPrevious(ctx context.Context, entries []Entry, errs []e
 // those that may yet turn up. mark is told of those that Graph has taken and
 // this machine knows. Those that have an error are left out.
 func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, mark func(ids []string)) (watched []Pending) {
-	made, index := map[string]time.Time{}, map[string]int{}
+	made, index := map[string]time.Time{}, map[string][]int{} // an orphan may be what a rotation has made meanwhile
 	var ids []string
 	for i, e := range entries {
 		remoteOnly := e.Status == RemoteOnly
@@ -231,40 +252,49 @@ func (m *Manager) takeOff(ctx context.Context, entries []Entry, errs []error, ma
 		case e.Local() || errs[i] != nil:
 		case !remoteOnly && !e.Remote && !m.reaches(e.Tenant, e.ClientID):
 			errs[i] = &OtherTenantError{Name: e.Name, Tenant: e.Tenant, Profile: m.Profile.Name, ProfileTenant: m.Profile.Tenant}
-		case remoteOnly || e.Remote || e.Revoked.IsZero(): // else Graph had taken it, and shows it no more
+		case remoteOnly || e.Remote || e.Revoked.IsZero() || m.now().Sub(e.made()) < replication: // else Graph had taken it, and shows it no more
 			id := strings.ToLower(e.ID) // as graph tells of it
-			ids = append(ids, id)
-			if index[id], made[id] = i, e.made(); remoteOnly {
-				made[id] = e.Created
+			since := e.made()
+			if remoteOnly {
+				since = e.Created
+			}
+			if len(index[id]) == 0 {
+				ids = append(ids, id)
+			}
+			if index[id] = append(index[id], i); since.After(made[id]) || len(index[id]) == 1 {
+				made[id] = since
 			}
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	settled, failed := m.removeCredentials(ctx, entries[index[ids[0]]].ClientID, made, ids, func(taken []string) {
+	settled, failed := m.removeCredentials(ctx, entries[index[ids[0]][0]].ClientID, made, ids, func(taken []string) {
 		var here []string
 		for _, id := range taken {
-			if e := entries[index[id]]; e.Status != RemoteOnly {
-				here = append(here, e.ID)
+			for _, i := range index[id] {
+				if e := entries[i]; e.Status != RemoteOnly {
+					here = append(here, e.ID)
+				}
 			}
 		}
 		mark(here)
 	})
 	for n, id := range ids {
-		i := index[id]
-		e, err := entries[i], failed[n]
-		_, asked := errors.AsType[*graph.Error](err)
-		_, unconfirmed := errors.AsType[*graph.UnconfirmedError](err)
-		switch {
-		case err != nil && ctx.Err() != nil && !asked && !unconfirmed:
-			err = &NotTriedError{Err: ctx.Err()}
-		case err == nil && !settled[id] && e.Status == RemoteOnly:
-			err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
-		case err == nil && !settled[id]:
-			watched = append(watched, m.watchFor(e.Record))
+		_, asked := errors.AsType[*graph.Error](failed[n])
+		_, unconfirmed := errors.AsType[*graph.UnconfirmedError](failed[n])
+		for _, i := range index[id] {
+			e, err := entries[i], failed[n]
+			switch {
+			case err != nil && ctx.Err() != nil && !asked && !unconfirmed:
+				err = &NotTriedError{Err: ctx.Err()}
+			case err == nil && !settled[id] && e.Status == RemoteOnly:
+				err = &graph.UnconfirmedError{AppID: e.ClientID, KeyID: e.ID}
+			case err == nil && !settled[id]:
+				watched = append(watched, m.watchFor(e.Record))
+			}
+			errs[i] = err
 		}
-		errs[i] = err
 	}
 	return watched
 }

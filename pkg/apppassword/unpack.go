@@ -33,6 +33,8 @@ type Importer struct {
 	CertificateFile func(clientID string) string
 	Now             func() time.Time     // nil is time.Now
 	Warn            func(string, ...any) // may be nil
+
+	proven map[string]bool // the sign-ins of the parcel that Entra has taken, by id
 }
 
 // Arrival is what became of one app password of a parcel.
@@ -65,6 +67,7 @@ func (im *Importer) Import(ctx context.Context, p Parcel) ([]Arrival, error) {
 	if err := im.clearAway(ctx); err != nil {
 		im.warn("%v", err)
 	}
+	im.proven = map[string]bool{}
 	var all []Arrival
 	for _, rec := range p.Records {
 		a := Arrival{Record: rec}
@@ -173,7 +176,7 @@ func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p
 	}
 	a, b := here, rec
 	for _, r := range []*Record{&a, &b} { // what each machine has its own of
-		r.Keychain, r.Certificate, r.Profile, r.Verified = "", "", "", false
+		r.Keychain, r.Certificate, r.Profile, r.Verified, r.Arrived = "", "", "", false, time.Time{}
 	}
 	if a.Revision() != b.Revision() {
 		return false, &MoveError{Record: rec, Why: DiffersHere}
@@ -182,7 +185,7 @@ func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p
 	if err != nil {
 		return false, err
 	}
-	same = true
+	var lost []string
 	for _, id := range here.ids() {
 		if _, packed := p.secrets[id]; !packed {
 			continue // its rotation is over there, and not here
@@ -190,20 +193,25 @@ func (im *Importer) again(ctx context.Context, m *Manager, cloud config.Cloud, p
 		held, err := loadSecrets(ctx, k, id)
 		switch {
 		case errors.Is(err, secret.ErrNotFound):
-			if same, err = false, storeSecrets(ctx, k, id, p.secrets[id]); err != nil {
-				return false, fmt.Errorf("put the app password into the keychain: %w", err)
-			}
+			lost = append(lost, id)
 		case err != nil:
 			return false, err
 		case !held.Password.Equal(p.secrets[id].Password) || !held.Backing.Equal(p.secrets[id].Backing):
 			return false, &MoveError{Record: rec, Why: DiffersHere}
 		}
 	}
-	if rec.Backing != BackingUser {
-		return same, nil
+	newer := false
+	if rec.Backing == BackingUser {
+		if newer, err = im.keepSignIn(ctx, m, cloud, p.signIns[rec.SignIn], len(lost) > 0); err != nil {
+			return false, err
+		}
 	}
-	newer, err := im.keepSignIn(ctx, m, cloud, p.signIns[rec.SignIn])
-	return same && !newer, err
+	for _, id := range lost {
+		if err := storeSecrets(ctx, k, id, p.secrets[id]); err != nil {
+			return false, fmt.Errorf("put the app password into the keychain: %w", err)
+		}
+	}
+	return len(lost) == 0 && !newer, nil
 }
 
 // taking is one app password on its way into keychain and registry.
@@ -217,7 +225,7 @@ type taking struct {
 }
 
 func (t *taking) run(ctx context.Context) (err error) {
-	t.rec.Keychain = t.Keychain
+	t.rec.Keychain, t.rec.Arrived = t.Keychain, t.m.now().UTC().Truncate(time.Second)
 	cert, err := t.certificate(ctx)
 	if err != nil {
 		return err
@@ -250,7 +258,7 @@ func (t *taking) run(ctx context.Context) (err error) {
 		}
 	}
 	if t.rec.Backing == BackingUser {
-		if _, err := t.keepSignIn(ctx, t.m, t.cloud, t.p.signIns[t.rec.SignIn]); err != nil {
+		if _, err := t.keepSignIn(ctx, t.m, t.cloud, t.p.signIns[t.rec.SignIn], true); err != nil {
 			return err
 		}
 	}
@@ -328,16 +336,24 @@ func (t *taking) prove(ctx context.Context, cert entra.Certificate) error {
 
 // keepSignIn keeps a sign-in that has come, unless the one of its id here is as
 // new. Entra says whose it is, since a person who signs in here takes up what is
-// theirs. Then registry → keychain → registry, as [Manager.KeepSignIn] does. Both
-// machines may use it: a refresh token stays good when the other one gets the
-// next.
-func (im *Importer) keepSignIn(ctx context.Context, m *Manager, cloud config.Cloud, moved movedSignIn) (newer bool, err error) {
+// theirs; and, where a password that has come is to stand on the one that is here,
+// that the parcel has one of the same person: whoever has packed it knows no more
+// of it than its id otherwise. Then registry → keychain → registry, as
+// [Manager.KeepSignIn] does. Both machines may use it: a refresh token stays good
+// when the other one gets the next.
+func (im *Importer) keepSignIn(ctx context.Context, m *Manager, cloud config.Cloud, moved movedSignIn, stands bool) (newer bool, err error) {
 	s, err := im.Registry.Load()
 	if err != nil {
 		return false, err
 	}
-	if now := s.signIn(moved.ID); now != nil && !now.Since.Before(moved.Since) {
+	now := s.signIn(moved.ID)
+	asNew := now != nil && !now.Since.Before(moved.Since)
+	if asNew && (!stands || im.proven[moved.ID]) {
 		return false, nil
+	}
+	differs := &MoveError{Record: Record{Name: cmp.Or(moved.Username, moved.ID)}, Why: DiffersHere}
+	if now != nil && !strings.EqualFold(now.ClientID, moved.ClientID) {
+		return false, differs
 	}
 	c, err := im.Entra(cloud, moved.Tenant)
 	if err != nil {
@@ -350,6 +366,13 @@ func (im *Importer) keepSignIn(ctx context.Context, m *Manager, cloud config.Clo
 	if err != nil {
 		return false, err
 	}
+	if asNew && (now.ObjectID == "" || !strings.EqualFold(now.ObjectID, tok.Identity.ObjectID)) {
+		return false, differs
+	}
+	im.proven[moved.ID] = true
+	if asNew {
+		return false, nil
+	}
 	si := moved.SignIn
 	si.Profiles, si.Former, si.Keychain, si.Since, si.Ended, si.Why = nil, "", im.Keychain, time.Time{}, time.Time{}, ""
 	si.Username, si.ObjectID = tok.Identity.Username, tok.Identity.ObjectID
@@ -359,7 +382,7 @@ func (im *Importer) keepSignIn(ctx context.Context, m *Manager, cloud config.Clo
 		case now == nil:
 			s.putSignIn(si)
 		case now.ObjectID != "" && !strings.EqualFold(now.ObjectID, si.ObjectID):
-			return &MoveError{Record: Record{Name: cmp.Or(moved.Username, moved.ID)}, Why: DiffersHere}
+			return differs
 		default:
 			si.Keychain, si.Former = now.Keychain, now.Former
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -141,7 +142,7 @@ func (r *releases) action(part string, env ...string) (stdout, stderr string, er
 	cmd.Dir = r.dir
 	cmd.Env = append([]string{
 		"PATH=" + r.path("bin") + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "COSIGN_ARGS=" + r.path("cosign-args"),
-		"RUNNER_OS=Linux", "RUNNER_ARCH=X64", "RUNNER_TEMP=" + r.dir, "RUNNER_TOOL_CACHE=" + r.path("tools"),
+		"RUNNER_OS=Linux", "RUNNER_ARCH=X64", "RUNNER_TEMP=" + r.path("temp"), "RUNNER_TOOL_CACHE=" + r.path("tools"),
 		"GITHUB_PATH=" + r.path("path"), "GITHUB_OUTPUT=" + r.path("output"), "O365PW_RELEASES=" + r.url, "O365PW_VERSION=1.2.3",
 	}, env...)
 	var out, errOut bytes.Buffer
@@ -153,7 +154,8 @@ func (r *releases) action(part string, env ...string) (stdout, stderr string, er
 func TestActionInstalls(t *testing.T) {
 	t.Parallel()
 	r := newReleases(t)
-	folder := r.path("tools/o365pw/1.2.3/amd64")
+	folder := r.path("temp/o365pw/1.2.3/amd64")
+	r.write("tools/o365pw/1.2.3/amd64/o365pw", "#!/bin/sh\necho evil", 0o755) // of another job
 	for _, version := range []string{"1.2.3", "v1.2.3", "latest"} {
 		stdout, stderr, err := r.action("install", "O365PW_VERSION="+version)
 		if err != nil || stdout != "" || r.read("path") != folder+"\n" || r.read("output") != "version=1.2.3\npath="+folder+"\n" {
@@ -168,11 +170,11 @@ func TestActionInstalls(t *testing.T) {
 	if !slices.Equal(args, want) || !strings.HasSuffix(args[2], "/checksums.txt.sigstore.json") || !strings.HasSuffix(want[7], "/checksums.txt") {
 		t.Errorf("cosign was called with %q", args)
 	}
-	// The first has fetched three files, the others none.
+	// The first has fetched three files; the others, of the same job, none.
 	if len(r.asked) != 4 || r.asked[3] != "/releases/latest" {
 		t.Errorf("asked for %q", r.asked)
 	}
-	left, err := os.ReadDir(r.path("tools/o365pw/1.2.3"))
+	left, err := os.ReadDir(r.path("temp/o365pw/1.2.3"))
 	if err != nil || len(left) != 1 {
 		t.Errorf("left in the cache: %v %v", left, err)
 	}
@@ -237,10 +239,10 @@ func TestActionFailsClosed(t *testing.T) {
 			if strings.Contains(stdout+stderr, "evil") || r.read("path") != "" || r.read("output") != "" {
 				t.Errorf("it came onto the PATH: %q %q\n%s", r.read("path"), r.read("output"), stderr)
 			}
-			if left, _ := filepath.Glob(r.path("tools/o365pw/*/[!.]*")); len(left) > 0 {
+			if left, _ := filepath.Glob(r.path("temp/o365pw/*/[!.]*")); len(left) > 0 {
 				t.Errorf("it came into the cache: %v", left)
 			}
-			if new, _ := filepath.Glob(r.path("tools/o365pw/*/.new-*")); len(new) > 0 {
+			if new, _ := filepath.Glob(r.path("temp/o365pw/*/.new-*")); len(new) > 0 {
 				t.Errorf("left behind: %v", new)
 			}
 			if _, err := os.Stat(r.path("hacked")); err == nil {
@@ -316,6 +318,29 @@ func TestActionFile(t *testing.T) {
 	for name, in := range action.Inputs {
 		if in.Description == "" {
 			t.Errorf("input %s has no description", name)
+		}
+	}
+}
+
+// TestActionsArePinned: what is not GitHub's own may not change under a name that
+// a workflow, or whoever uses the action, has trusted.
+func TestActionsArePinned(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../../.github/workflows/*.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	uses := regexp.MustCompile(`(?m)^\s*- uses: (\S+)`)
+	pinned := regexp.MustCompile(`@[0-9a-f]{40}$`)
+	for _, file := range append(files, "../../action.yml") {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range uses.FindAllStringSubmatch(string(b), -1) {
+			if !strings.HasPrefix(m[1], "actions/") && !pinned.MatchString(m[1]) {
+				t.Errorf("%s: %s is not pinned to a commit", filepath.Base(file), m[1])
+			}
 		}
 	}
 }

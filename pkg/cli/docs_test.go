@@ -58,6 +58,21 @@ func TestDocsNameWhatExists(t *testing.T) {
 	}
 }
 
+// TestReadmeNamesEveryCommand holds the README's table to the commands that there are.
+func TestReadmeNamesEveryCommand(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(b), "\n## Commands\n")
+	table, _, _ = strings.Cut(table, "\n\n[")
+	for _, c := range newRoot(newApp(Env{Getenv: func(string) string { return "" }})).Commands() {
+		if c.Name() != "help" && !c.IsAdditionalHelpTopicCommand() && !regexp.MustCompile("(?m)^\\|[^|]*`"+c.Name()+"`").MatchString(table) {
+			t.Errorf("README.md does not name %s among the commands", c.Name())
+		}
+	}
+}
+
 func checkMention(t *testing.T, page string, words []string) {
 	t.Helper()
 	root := newRoot(newApp(Env{Getenv: func(string) string { return "" }}))

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"html"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -64,12 +65,14 @@ func TestPicture(t *testing.T) {
 	m.onTerminal([]string{"NO_COLOR=1"}, "create", "Scanner 2nd floor", "--allow", "smtp", "--from", "alice@contoso.com").wait()
 	card := run("create", "--name", "Outlook on Mac", "--allow", "imap,smtp")
 	password := regexp.MustCompile(`[a-z]{4} [a-z]{4} [a-z]{4} [a-z]{4}`).FindString(card)
-	if _, answer := signIn(t, imap, `"`+password+`"`); !strings.Contains(answer, "x OK") {
+	conn, answer := signIn(t, imap, `"`+password+`"`)
+	if !strings.Contains(answer, "x OK") {
 		t.Fatalf("the app password does not sign in: %s", answer)
 	}
 	run("list")
 	run("sessions")
 	run("revoke", "Outlook on Mac")
+	_, _ = io.Copy(io.Discard, conn) // until the gateway has closed it
 	run("sessions")
 
 	picture := filepath.Join("..", "..", "docs", "terminal.svg")

@@ -33,8 +33,9 @@ reason. Without --expired, --unused and --orphans: those that have expired, and
 those that were revoked elsewhere, which open nothing any more.
 
   --expired   those that have expired
-  --unused D  active ones, made longer than D ago, whose last use is longer ago
-              than D or that were never used. That is what the gateway of this
+  --unused D  active ones, made (or imported) longer than D ago, whose last use is
+              longer ago than D or that were never used; the old password of a
+              rotation counts, too. That is what the gateway of this
               machine knows: it says from when on, and where it knows of no use
               at all, nothing is taken for unused. Decoys never are
   --orphans   credentials of the application that this machine does not hold:
@@ -152,6 +153,7 @@ type pruneRules struct {
 	unused   time.Duration // 0: does not matter
 	orphans  bool
 	usedFrom time.Time // from when on last uses are known
+	used     map[string]apppassword.LastUse
 }
 
 func (a *app) pruneRules(o pruneOptions, args []string) (pruneRules, error) {
@@ -187,6 +189,7 @@ func (a *app) knowUses(f *fleet, r *pruneRules) error {
 	if r.usedFrom = used.KnownSince(); err != nil || r.usedFrom.IsZero() {
 		return &usageError{problem: "no gateway of this machine has noted a use yet, so it is not known what is unused", hint: "run it on the gateway's machine: o365pw prune --unused 90d"}
 	}
+	r.used = used.LastUse
 	a.note("uses are known from %s on, as far as the gateway of this machine has seen them", r.usedFrom.Local().Format("2 January 2006 15:04"))
 	return nil
 }
@@ -198,6 +201,10 @@ func (r pruneRules) choose(entries []apppassword.Entry) []prunable {
 		p := prunable{Entry: e}
 		ended := !e.Expires.IsZero() && !e.Expires.After(r.now)
 		longAgo := func(t time.Time) bool { return r.now.Sub(t) > r.unused }
+		last := e.LastUse.Time
+		if e.Previous != nil && r.used[e.Previous.ID].Time.After(last) { // the mail program may still have the old one
+			last = r.used[e.Previous.ID].Time
+		}
 		switch {
 		case e.Status == apppassword.RemoteOnly:
 			continue
@@ -207,12 +214,14 @@ func (r pruneRules) choose(entries []apppassword.Entry) []prunable {
 			p.reason, p.why = isRevoked, "revoked elsewhere"
 		case r.revoked && e.Status == apppassword.Revoked:
 			p.reason, p.why = isRevoked, "revoked "+relative(e.Revoked, r.now)+", and not cleared away"
-		case r.unused == 0 || e.Status != apppassword.Active || e.Decoy || !longAgo(e.Created):
+		case r.unused == 0 || e.Status != apppassword.Active || e.Decoy || !longAgo(e.Created) || !longAgo(e.Arrived):
 			continue
-		case e.LastUse.Time.IsZero():
+		case last.IsZero() && e.Arrived.IsZero():
 			p.reason, p.why = isUnused, "never used, made "+relative(e.Created, r.now)
-		case longAgo(e.LastUse.Time):
-			p.reason, p.why = isUnused, "last used "+relative(e.LastUse.Time, r.now)
+		case last.IsZero():
+			p.reason, p.why = isUnused, "never used here, imported "+relative(e.Arrived, r.now)
+		case longAgo(last):
+			p.reason, p.why = isUnused, "last used "+relative(last, r.now)
 		default:
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/olekukonko/tablewriter/pkg/twwidth"
 	"github.com/spf13/cobra"
@@ -96,7 +97,12 @@ func (a *app) namesFrom(args []string, o revokeOptions) ([]string, error) {
 	names := slices.Clone(args[:i])
 	lines := bufio.NewScanner(a.Stdin)
 	for lines.Scan() {
-		if name := strings.TrimSpace(lines.Text()); name != "" {
+		name := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\uFEFF")) // a byte order mark, as Windows writes it
+		if !utf8.ValidString(name) || strings.Contains(name, "\x00") {
+			// No name is like that, and with --if-exists it would be called absent.
+			return nil, &usageError{problem: "standard input is not text in UTF-8", hint: "write the names in UTF-8, one a line; in PowerShell: $OutputEncoding = [Text.UTF8Encoding]::new()"}
+		}
+		if name != "" {
 			names = append(names, name)
 		}
 	}
@@ -121,6 +127,9 @@ func (a *app) runRevoke(ctx context.Context, args []string, o revokeOptions) err
 	entries, local, failures, err := a.revocable(ctx, f, args, o)
 	if err != nil {
 		return err
+	}
+	if _, err := f.Local(); err != nil {
+		o.ifExists = false // what is on this machine alone cannot be called absent
 	}
 	chosen, results, errs := chooseEntries(entries, args, o)
 	failures = append(failures, errs...)

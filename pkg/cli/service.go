@@ -200,8 +200,10 @@ func (a *app) supervisor(o serviceOptions, change bool) (supervisor, error) {
 	}
 	switch goos := cmp.Or(a.GOOS, runtime.GOOS); goos {
 	case "linux":
-		if _, err := os.Stat(a.systemPath("/run/systemd/system")); err != nil && !o.dryRun {
-			return nil, a.noSystemd()
+		if change && !o.dryRun {
+			if err := a.systemdRuns(); err != nil {
+				return nil, err
+			}
 		}
 		return a.systemd(system)
 	case "darwin":
@@ -223,8 +225,11 @@ type noServiceError struct {
 
 func (e *noServiceError) Error() string { return e.problem }
 
-// noSystemd is about Linux without systemd.
-func (a *app) noSystemd() error {
+// systemdRuns is an error on Linux without systemd (sd_booted(3)).
+func (a *app) systemdRuns() error {
+	if _, err := os.Stat(a.systemPath("/run/systemd/system")); err == nil {
+		return nil
+	}
 	e := &noServiceError{problem: "systemd does not run here", hint: `have what starts your services run "o365pw serve" (it stays in the foreground, and ends on SIGTERM); in a container it is the command`}
 	if a.Getenv("WSL_DISTRO_NAME") != "" {
 		e.hint = `put "systemd=true" under [boot] in /etc/wsl.conf, then in Windows: wsl --shutdown; or run: o365pw serve`

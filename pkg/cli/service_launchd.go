@@ -83,7 +83,7 @@ func (l *launchd) install(ctx context.Context, o serviceOptions) (p servicePlan,
 		if given == "" {
 			given = l.passphraseFile()
 			p.first = append(p.first, l.a.passphraseFile(given)...)
-			p.first = append(p.first, l.a.step("chown", launchdUser, given))
+			p.first = append(p.first, l.a.step("chown", "-h", launchdUser, given))
 		}
 		environ = l.environ(given)
 	} else if environ, err = l.a.serviceEnviron(given); err != nil {

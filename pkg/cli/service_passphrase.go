@@ -47,9 +47,10 @@ func (s *systemd) passphrase() []serviceStep {
 }
 
 // passphraseFile makes a file with a random passphrase that only its owner can
-// read, unless it is there.
+// read, unless it is there. Where it is a link, that is of the service's making,
+// and led to by nothing that runs as root.
 func (a *app) passphraseFile(path string) []serviceStep {
-	if _, err := os.Stat(path); err == nil {
+	if _, err := os.Lstat(path); err == nil {
 		return nil
 	}
 	return []serviceStep{{

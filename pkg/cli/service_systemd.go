@@ -203,6 +203,9 @@ func (s *systemd) restart(ctx context.Context) error {
 }
 
 func (s *systemd) logs(ctx context.Context, o serviceOptions) error {
+	if err := s.a.systemdRuns(); err != nil {
+		return err
+	}
 	args := s.scoped("journalctl", "--unit="+serviceName, "--output=cat", "--no-pager", "--lines="+strconv.Itoa(o.lines))
 	if o.follow {
 		args = append(args, "--follow")
@@ -215,6 +218,9 @@ const systemdTime = "Mon 2006-01-02 15:04:05 MST"
 
 func (s *systemd) state(ctx context.Context) (serviceState, error) {
 	st := serviceState{Supervisor: "systemd", Scope: map[bool]string{true: "system", false: "user"}[s.system]}
+	if err := s.a.systemdRuns(); err != nil {
+		return st, err
+	}
 	v, err := s.properties(ctx, serviceName, "LoadState", "ActiveState", "SubState", "Result", "UnitFileState", "MainPID", "ActiveEnterTimestamp", "FragmentPath")
 	if err != nil {
 		return st, err

@@ -207,6 +207,19 @@ func TestOthersRead(t *testing.T) {
 	}
 }
 
+func TestForeignOwner(t *testing.T) {
+	const me = "S-1-5-21-1-2-3-1001"
+	for sddl, want := range map[string]bool{
+		"O:BA": false, "O:SYG:SYD:P(A;OICI;FA;;;SY)": false, "O:" + me: false, "O:" + serviceSID("o365pw"): false,
+		"O:S-1-5-21-1-2-3-1002D:(A;;FA;;;BA)": true, "O:BU": true, "O:WD": true, "D:(A;;FA;;;BA)": true, "": true,
+		"O:S-1-5-21-1-2-3-10010": true,
+	} {
+		if got := foreignOwner(sddl, me); got != want {
+			t.Errorf("%q: %v", sddl, got)
+		}
+	}
+}
+
 func TestLevelOf(t *testing.T) {
 	for line, want := range map[string]string{
 		`{"time":"x","level":"WARN","msg":"sign-in refused","user":"\"level\":\"ERROR\""}`: "WARN",

@@ -63,6 +63,17 @@ func othersRead(sddl, caller string) bool {
 	return false
 }
 
+// foreignOwner tells whether a security descriptor names an owner who is neither
+// the caller, the system, an administrator nor a service: an owner can let himself
+// in again, whatever the list says.
+func foreignOwner(sddl, caller string) bool {
+	owner, found := strings.CutPrefix(sddl, "O:")
+	for _, next := range []string{"G:", "D:", "S:"} {
+		owner, _, _ = strings.Cut(owner, next)
+	}
+	return !found || !slices.Contains([]string{caller, "SY", "BA", "S-1-5-18", "S-1-5-32-544"}, owner) && !strings.HasPrefix(owner, "S-1-5-80-")
+}
+
 // levelOf is the level of a line of the gateway's log, which is JSON there;
 // of other lines, which tell a person something, INFO.
 func levelOf(line []byte) string {

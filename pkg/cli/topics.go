@@ -120,8 +120,8 @@ For serve as a service of systemd, which sets them:
   LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES
                         the sockets that it listens on
   CREDENTIALS_DIRECTORY
-                        folder of credentials; keychain-passphrase is that of
-                        the file keychain
+                        folder of credentials; o365pw.keychain-passphrase is
+                        the passphrase of the encrypted keychain
 
 For completion install:
 

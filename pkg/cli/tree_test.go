@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,9 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: short help %q", c.CommandPath(), c.Short)
 		}
+		if !strings.Contains(c.Example, c.CommandPath()) {
+			t.Errorf("%s: no example", c.CommandPath())
+		}
 		for line := range strings.Lines(c.Example) {
 			if len(line) > 100 {
 				t.Errorf("%s: the example %q is too long for a terminal", c.CommandPath(), line)
@@ -48,7 +52,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 			if f.Name == "help" || f.Name == "version" {
 				return
 			}
-			if !strings.Contains(c.Example, "--"+f.Name) {
+			if !hasFlag(c.Example, f.Name) {
 				t.Errorf("%s: no example for --%s", c.CommandPath(), f.Name)
 			}
 			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
@@ -58,10 +62,15 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	}
 	walk(root)
 	root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
-		if !strings.Contains(examples[root], "--"+f.Name) && (f.Shorthand == "" || !strings.Contains(examples[root], " -"+f.Shorthand+" ")) {
+		if !hasFlag(examples[root], f.Name) && (f.Shorthand == "" || !strings.Contains(examples[root], " -"+f.Shorthand+" ")) {
 			t.Errorf("no example anywhere for --%s", f.Name)
 		}
 	})
+}
+
+// hasFlag tells whether a flag is in a text, and not only one whose name begins so.
+func hasFlag(text, flag string) bool {
+	return regexp.MustCompile(`--` + regexp.QuoteMeta(flag) + `($|[^a-z-])`).MatchString(text)
 }
 
 func TestPrintable(t *testing.T) {
