@@ -120,7 +120,7 @@ func advise(err error) advice {
 		return advice{failed, fmt.Sprintf("end it with: kill %d; then start this version: o365pw serve", e.PID)}
 	}
 	if _, ok := errors.AsType[*gateway.AlreadyRunningError](err); ok {
-		return advice{failed, "o365pw status; stop it before starting another"}
+		return advice{failed, "look with: o365pw status; to end it before starting another: o365pw serve --stop"}
 	}
 	if _, ok := errors.AsType[*gateway.ForeignError](err); ok {
 		return advice{failed, "run it as the user that the gateway runs as, such as: sudo o365pw service run status"}

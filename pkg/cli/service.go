@@ -188,8 +188,8 @@ log. Lines of the gateway are JSON, as "o365pw serve --log json" has them.`,
 	return cmd
 }
 
-// supervisor is this system's, which has to be there but for a dry run. With
-// change, the caller has to be allowed to change the machine's service.
+// supervisor is this system's. With change, it has to be there but for a dry
+// run, and the caller allowed to change the machine's service.
 func (a *app) supervisor(o serviceOptions, change bool) (supervisor, error) {
 	if o.user && o.system {
 		return nil, &usageError{problem: "--user and --system exclude each other", hint: "o365pw service install --user"}

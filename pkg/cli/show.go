@@ -175,7 +175,8 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 		line("Expires", e.Expires.Local().Format("2 January 2006")+" ("+relative(e.Expires, a.Now())+")")
 	}
 	if e.InOverlap(a.Now()) {
-		line("Old one", "good until "+e.Previous.Until.Local().Format("2 January 2006 15:04")+" ("+relative(e.Previous.Until, a.Now())+"), or until this one is used in its place")
+		line("Old one", "good until "+e.Previous.Until.Local().Format("2 January 2006 15:04")+" ("+relative(e.Previous.Until, a.Now())+"),")
+		line("", "or until this one is used in its place")
 	}
 	if after == "" { // a new one cannot have been used
 		line("Last used", lastUsed(e.LastUse, a.Now(), " from "))
