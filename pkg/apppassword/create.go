@@ -140,6 +140,10 @@ func (m *Manager) Create(ctx context.Context, req Request) (created Created, err
 		return Created{}, err
 	}
 	defer unlock()
+	// One that is damaged is told of once, before anybody is asked anything.
+	if _, err := m.Registry.Load(); err != nil {
+		return Created{}, err
+	}
 	if req.Decoy || req.Backing != BackingSecret {
 		return m.createLocal(ctx, req)
 	}

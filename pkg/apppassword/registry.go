@@ -1,6 +1,7 @@
 package apppassword
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,6 +103,9 @@ func (r Registry) Load() (State, error) {
 	}
 	var f registryFile
 	if err := json.Unmarshal(b, &f); err != nil {
+		if te, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			err = fmt.Errorf("%s cannot be a %s (byte %d)", cmp.Or(te.Field, "the whole"), te.Value, te.Offset) // its own words are about Go
+		}
 		return State{}, &DamagedError{Path: r.Path(), Err: err}
 	}
 	if f.Version > registryVersion {
