@@ -5,6 +5,7 @@ package cli_test
 import (
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -108,9 +109,9 @@ var rotations = []struct {
 func TestKillRotateAtEachRequest(t *testing.T) {
 	t.Parallel()
 	for _, tc := range rotations {
-		t.Run(tc.name, func(t *testing.T) {
-			t.Parallel()
-			for _, before := range []bool{true, false} {
+		for _, before := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s before %v", tc.name, before), func(t *testing.T) {
+				t.Parallel()
 				kills := 0
 				for n := 1; ; n++ {
 					m := newMachine(t)
@@ -136,8 +137,8 @@ func TestKillRotateAtEachRequest(t *testing.T) {
 				if kills < tc.least {
 					t.Errorf("it was killed %d times only", kills)
 				}
-			}
-		})
+			})
+		}
 	}
 }
 
