@@ -218,19 +218,5 @@ func (a *app) printNew(ctx context.Context, s *session, created apppassword.Crea
 			a.warn("%s", notListening(p))
 		}
 	}
-	switch a.output {
-	case outputJSON:
-		return a.printJSON(v)
-	case outputYAML:
-		return a.printYAML(v)
-	case outputCSV:
-		return a.printCSV(csvHeader(true), [][]string{csvRow(v, true)})
-	case outputName:
-		return a.printf("%s\n", printable(e.Name))
-	case outputAuto:
-		if !a.stdoutTTY() {
-			return a.printf("%s\n", v.Password)
-		}
-	}
-	return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), after)
+	return a.printAppPassword(v, true, func() error { return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), after) })
 }

@@ -134,22 +134,14 @@ func (a *app) runFinish(ctx context.Context, arg string) error {
 		return fmt.Errorf("finish the rotation of %s: %w", quote(strings.TrimSpace(arg)), err)
 	}
 	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Servers: s.servers(ctx, e.Record)}
-	switch a.output {
-	case outputJSON:
-		return a.printJSON(v)
-	case outputYAML:
-		return a.printYAML(v)
-	case outputCSV:
-		return a.printCSV(csvHeader(false), [][]string{csvRow(v, false)})
-	case outputName:
-		return a.printf("%s\n", printable(e.Name))
-	}
-	if !was {
-		a.note("%q has one password only; there is nothing to end", e.Name)
+	return a.printAppPassword(v, false, func() error {
+		if was {
+			a.note("the old password of %q is shut out and removed", e.Name)
+		} else {
+			a.note("%q has one password only; there is nothing to end", e.Name)
+		}
 		return nil
-	}
-	a.note("the old password of %q is shut out and removed", e.Name)
-	return nil
+	})
 }
 
 // endedEntry is an old password that was shut out.

@@ -78,21 +78,27 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 		password = secret.Text{}
 	}
 	v.Password = a.revealed(password)
+	return a.printAppPassword(v, o.password, func() error { return a.printCard(e, v.Servers, apppassword.Grouped(password), "") })
+}
+
+// printAppPassword prints one app password as create, rotate and show do. With
+// password, a pipe gets that alone. people prints it for them.
+func (a *app) printAppPassword(v withPassword, password bool, people func() error) error {
 	switch a.output {
 	case outputJSON:
 		return a.printJSON(v)
 	case outputYAML:
 		return a.printYAML(v)
 	case outputCSV:
-		return a.printCSV(csvHeader(o.password), [][]string{csvRow(v, o.password)})
+		return a.printCSV(csvHeader(password), [][]string{csvRow(v, password)})
 	case outputName:
-		return a.printf("%s\n", printable(e.Name))
+		return a.printf("%s\n", printable(v.AppPassword.Name))
 	case outputAuto:
-		if o.password && !a.stdoutTTY() {
+		if password && !a.stdoutTTY() {
 			return a.printf("%s\n", v.Password)
 		}
 	}
-	return a.printCard(e, v.Servers, apppassword.Grouped(password), "")
+	return people()
 }
 
 // servers are the gateway's addresses for the protocols the app password may
