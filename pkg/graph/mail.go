@@ -51,8 +51,11 @@ func (c *Client) SendMIME(ctx context.Context, mailbox string, message []byte) e
 	if !isAddress(mailbox) {
 		return fmt.Errorf("%q is not an address", mailbox)
 	}
-	r := request{method: http.MethodPost, url: c.base() + "/users/" + url.PathEscape(mailbox) + "/sendMail", mime: message, once: true}
-	if n := len(message); n > MaxMIME {
+	r := request{method: http.MethodPost, url: c.base() + "/users/" + url.PathEscape(mailbox) + "/sendMail", mime: message}
+	switch n := len(message); {
+	case n == 0:
+		return errors.New("an empty message")
+	case n > MaxMIME:
 		return &Error{Method: r.method, URL: r.url, Status: http.StatusRequestEntityTooLarge,
 			Err: fmt.Errorf("not sent: the message has %d bytes, and Microsoft Graph takes %d", n, MaxMIME)}
 	}
@@ -71,7 +74,10 @@ func (c *Client) SendMIME(ctx context.Context, mailbox string, message []byte) e
 // SentMessage says whether a message is in the Sent Items of a mailbox, by its
 // Message-ID as the header has it, in angle brackets. It needs Mail.ReadBasic or
 // Mail.Read. The copy appears some time after SendMIME, so false is not sure
-// before that has passed; nor is it when somebody has moved or deleted it.
+// before that has passed; nor is it when somebody has moved or deleted it. True is
+// not either where the mail program puts a copy of its own there before it sends.
+//
+// Unlike SendMIME it repeats the request as the other reads do; ctx bounds that.
 //
 // Errors: an *Error; IsForbidden: the token may not read this mailbox.
 // https://learn.microsoft.com/graph/api/mailfolder-list-messages

@@ -161,6 +161,7 @@ func TestSendMIMENotSent(t *testing.T) {
 	for _, mailbox := range []string{"", "alice", "@contoso.com", "alice@", "a b@contoso.com", "a@contoso.com\r\nX: y"} {
 		send(t.Context(), mailbox, testMessage)
 	}
+	send(t.Context(), "alice@contoso.com", "")
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	send(over, "alice@contoso.com", testMessage)
@@ -200,6 +201,20 @@ func TestSendMIMETimeout(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSendMIMECannotBeReplayed: net/http has nothing to send a second time.
+func TestSendMIMECannotBeReplayed(t *testing.T) {
+	c, _ := mailClient(t, nil)
+	c.HTTP = &http.Client{Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
+		if r.GetBody != nil || r.Header["Idempotency-Key"] != nil {
+			t.Error("the request can be replayed")
+		}
+		return &http.Response{StatusCode: http.StatusAccepted, Body: http.NoBody}, nil
+	})}
+	if err := c.SendMIME(t.Context(), "alice@contoso.com", []byte(testMessage)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestBase64Reader(t *testing.T) {

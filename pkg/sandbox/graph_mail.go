@@ -1,10 +1,13 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"net/mail"
 	"regexp"
 	"slices"
 	"strings"
@@ -74,23 +77,25 @@ func (c *call) mailSession(key string, permissions ...string) (*mailSession, *gr
 	}
 	sess := &mailSession{mailbox: box}
 	config := x.config()
-	has := func(have []string, suffix string) bool {
-		return slices.ContainsFunc(permissions, func(p string) bool { return slices.Contains(have, p+suffix) })
-	}
 	allowed := false
-	if t.person != nil {
+	switch reg := config.principal(t.app.clientID, t.principalID); {
+	case t.person != nil:
 		own := x.byUser(t.person.upn)
 		if own == nil {
 			return nil, errMailDenied
 		}
 		sess.as, sess.delegate = own.sid, own != box
-		allowed = has(t.scopes, ".Shared") && (own == box || slices.Contains(config.mailboxes[box].fullAccess, own.sid)) ||
-			has(t.scopes, "") && own == box
-	} else {
-		allowed = has(t.roles, "") || has(t.roles, ".All")
-		if reg := config.principal(t.app.clientID, t.principalID); reg != nil {
+		shared := own == box || slices.Contains(config.mailboxes[box].fullAccess, own.sid)
+		for _, p := range permissions {
+			allowed = allowed || shared && slices.Contains(t.scopes, p+".Shared") || own == box && slices.Contains(t.scopes, p)
+		}
+	default:
+		for _, p := range permissions {
+			allowed = allowed || slices.Contains(t.roles, p) || slices.Contains(t.roles, p+".All") ||
+				reg != nil && config.assigned(rolePrefix+p, reg.sid, box)
+		}
+		if reg != nil {
 			sess.as = reg.sid
-			allowed = allowed || slices.ContainsFunc(permissions, func(p string) bool { return config.assigned(rolePrefix+p, reg.sid, box) })
 		}
 	}
 	switch {
@@ -138,8 +143,13 @@ func (c *call) sendMail(args []string) (*answer, *graphError) {
 	if refusal != nil {
 		return nil, refusal
 	}
-	if slices.ContainsFunc(out.authors, func(a string) bool { return !s.exchange.maySendAs(sess, a) }) {
-		return nil, errSendAs
+	for _, a := range out.authors {
+		switch own := slices.ContainsFunc(append([]string{sess.mailbox.Address}, sess.mailbox.SendAs...), func(o string) bool { return sameFold(o, a) }); {
+		case !s.exchange.maySendAs(sess, a):
+			return nil, errSendAs
+		case !own && c.token.person != nil && !slices.Contains(c.token.scopes, "Mail.Send.Shared"):
+			return nil, errMailDenied
+		}
 	}
 	if refusal := s.exchange.post(sess.mailbox, out); refusal != nil {
 		return nil, refusal
@@ -236,27 +246,34 @@ func (c *call) findSent(args []string) (*answer, *graphError) {
 	case !slices.Equal(c.query.selected, []string{"id"}) || c.query.top != 1:
 		return nil, badRequest("The sandbox has this list with $select=id and $top=1 alone.")
 	}
-	id := strings.ReplaceAll(m[1], "''", "'")
-	value := []any{}
-	err := c.s.exchange.withFolder(sess.mailbox, "Sent Items", func(client *imapclient.Client, folder *imap.SelectData) error {
-		found, err := client.UIDSearch(&imap.SearchCriteria{Header: []imap.SearchCriteriaHeaderField{{Key: "Message-ID", Value: id}}}, nil).Wait()
-		if err != nil {
-			return err
-		}
-		for _, uid := range found.AllUIDs()[:min(1, len(found.AllUIDs()))] {
-			value = append(value, map[string]any{"@odata.etag": `W/"CQAAABYAAAA="`, "id": sentItemID(sess.mailbox, folder.UIDValidity, uid)})
-		}
-		return nil
-	})
+	item, err := c.s.exchange.sentItem(sess.mailbox, strings.ReplaceAll(m[1], "''", "'"))
 	if err != nil {
 		c.s.Log.Error("Sent Items", "error", err)
 		return nil, errMail(http.StatusInternalServerError, "ErrorInternalServerError", "An internal server error occurred. The operation failed.")
 	}
+	value := []any{}
+	if item != "" {
+		value = []any{map[string]any{"@odata.etag": `W/"CQAAABYAAAA="`, "id": item}}
+	}
 	return found("users('"+printable(args[0])+"')/mailFolders('sentitems')/messages(id)", map[string]any{"value": value}), nil
 }
 
-// sentItemID is the id of a message, which says nothing to anybody else.
-func sentItemID(box *mailbox, validity uint32, uid imap.UID) string {
-	raw := append([]byte(box.sid), byte(validity>>24), byte(validity>>16), byte(validity>>8), byte(validity), byte(uid>>24), byte(uid>>16), byte(uid>>8), byte(uid))
-	return "AAMk" + base64.URLEncoding.EncodeToString(raw)
+// sentItem gives the id of the message in Sent Items that has a Message-ID, or
+// "". It says nothing to anybody else.
+func (x *exchange) sentItem(box *mailbox, messageID string) (id string, err error) {
+	section := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, Peek: true}
+	err = x.withFolder(box, "Sent Items", func(client *imapclient.Client, folder *imap.SelectData) error {
+		if folder.NumMessages == 0 {
+			return nil
+		}
+		list, err := client.Fetch(imap.UIDSet{{Start: 1}}, &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{section}}).Collect()
+		for _, m := range list {
+			header, err := mail.ReadMessage(bytes.NewReader(m.FindBodySection(section)))
+			if err == nil && header.Header.Get("Message-Id") == messageID {
+				id = "AAMk" + base64.URLEncoding.EncodeToString(fmt.Appendf(nil, "%s %d %d", box.sid, folder.UIDValidity, m.UID))
+			}
+		}
+		return err
+	})
+	return id, err
 }

@@ -249,6 +249,8 @@ func TestSendMailRights(t *testing.T) {
 	check("FullAccess", person, shared, shared, "403 ErrorSendAsDenied", "none")
 	shell(t, s, "Add-RecipientPermission -Identity "+shared+" -Trustee "+bob+" -AccessRights SendAs -Confirm:$false")
 	check("SendAs", person, shared, shared, "202", "none")
+	check("SendAs, from the own mailbox", person, bob, shared, "202", "none")
+	check("SendAs, not asked for", s.graphPerson(bob, both...), bob, shared, denied, "none")
 	check("personal", s.graphPerson("zoe@outlook.com", both...), "zoe@outlook.com", "zoe@outlook.com", "202", "none")
 	check("personal, in the tenant", s.graphPerson("zoe@outlook.com", both...), alice, alice, denied, denied)
 
@@ -274,6 +276,37 @@ func TestSendMailRights(t *testing.T) {
 	r := post(t, s, s.graphApp(app, "Mail.Send"), alice, hello)
 	if r.status != 403 || graphCode(r) != "ErrorAccessDenied" || !strings.Contains(r.text, "AccessPolicy") {
 		t.Errorf("%d %s", r.status, r.text)
+	}
+}
+
+// TestMailScopes: who has signed in to the mail can get a token for Graph with
+// the same refresh token, where that was consented to.
+func TestMailScopes(t *testing.T) {
+	for _, consented := range []bool{false, true} {
+		s := &Server{Mailboxes: append(DefaultMailboxes(), Mailbox{Address: "zoe@outlook.com", Personal: true})}
+		if consented {
+			s.MailScopes = []string{"Mail.Send", "Mail.ReadBasic"}
+		}
+		start(t, s)
+		_, mail := s.MailApp()
+		for _, who := range [][3]string{{s.Tenant, mail, alice}, {"consumers", s.PersonalClientID(), "zoe@outlook.com"}} {
+			refresh, _ := signInAt(t, s, who[0], who[1], who[2]).body["refresh_token"].(string)
+			r := postForm(t, s.at(who[0], "token"), url.Values{"grant_type": {"refresh_token"}, "client_id": {who[1]}, "refresh_token": {refresh},
+				"scope": {graphResource + "/Mail.Send " + graphResource + "/Mail.ReadBasic"}})
+			token, _ := r.body["access_token"].(string)
+			if !consented {
+				if token != "" || !strings.Contains(r.text, "AADSTS65001") {
+					t.Errorf("%s without consent: %d %s", who[2], r.status, r.text)
+				}
+				continue
+			}
+			if r := post(t, s, token, who[2], strings.Replace(hello, alice, who[2], 1)); r.status != 202 {
+				t.Errorf("%s: %d %s", who[2], r.status, r.text)
+			}
+			if got := lookUp(t, s, token, who[2], "<hello@contoso.com>"); got != "found" {
+				t.Errorf("%s: %s", who[2], got)
+			}
+		}
 	}
 }
 

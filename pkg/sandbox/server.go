@@ -1,7 +1,7 @@
 // Package sandbox is a small Microsoft 365 in one process: Entra (token
 // endpoint, sign-in and device pages, for an organisation and for personal
 // accounts), Microsoft Graph (applications with their credentials, service
-// principals and permissions; people), and an Exchange Online with IMAP, POP3 and SMTP
+// principals and permissions; people; mail that is sent), and an Exchange Online with IMAP, POP3 and SMTP
 // submission, which its administrators set up by PowerShell.
 //
 // It is for tests, demonstrations, and people who build on this project. It
