@@ -77,29 +77,34 @@ func (c *call) mailSession(key string, permissions ...string) (*mailSession, *gr
 	}
 	sess := &mailSession{mailbox: box}
 	config := x.config()
-	allowed := false
-	switch reg := config.principal(t.app.clientID, t.principalID); {
-	case t.person != nil:
+	var scopes, roles []string
+	assigned := false
+	if t.person != nil {
 		own := x.byUser(t.person.upn)
 		if own == nil {
 			return nil, errMailDenied
 		}
 		sess.as, sess.delegate = own.sid, own != box
-		shared := own == box || slices.Contains(config.mailboxes[box].fullAccess, own.sid)
 		for _, p := range permissions {
-			allowed = allowed || shared && slices.Contains(t.scopes, p+".Shared") || own == box && slices.Contains(t.scopes, p)
+			if !sess.delegate {
+				scopes = append(scopes, p)
+			}
+			if !sess.delegate || slices.Contains(config.mailboxes[box].fullAccess, own.sid) {
+				scopes = append(scopes, p+".Shared")
+			}
 		}
-	default:
-		for _, p := range permissions {
-			allowed = allowed || slices.Contains(t.roles, p) || slices.Contains(t.roles, p+".All") ||
-				reg != nil && config.assigned(rolePrefix+p, reg.sid, box)
-		}
+	} else {
+		reg := config.principal(t.app.clientID, t.principalID)
 		if reg != nil {
 			sess.as = reg.sid
 		}
+		for _, p := range permissions {
+			roles = append(roles, p, p+".All")
+			assigned = assigned || reg != nil && config.assigned(rolePrefix+p, reg.sid, box)
+		}
 	}
 	switch {
-	case !allowed:
+	case !assigned && !c.may(scopes, roles):
 		return nil, errMailDenied
 	case c.s.CurrentFaults().SendForbidden:
 		return nil, errMailPolicy
