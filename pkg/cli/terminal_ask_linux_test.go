@@ -49,3 +49,45 @@ func TestTerminalCreateAsksForName(t *testing.T) {
 		t.Errorf("in a pipe: %v\n%s", err, out)
 	}
 }
+
+// TestTerminalNextStep: o365pw alone says what comes next, from nothing to a
+// gateway that runs, by what is on this machine alone; in a pipe it is the help.
+func TestTerminalNextStep(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t)
+	m.watch(nil, nil)
+	alone := func(code int, env []string, want ...string) {
+		t.Helper()
+		before := m.requests()
+		// Without what opens the keychain: it is not asked.
+		got, screen := m.onTerminal(append([]string{"NO_COLOR=1", "O365PW_KEYCHAIN_PASSPHRASE=", "AZURE_CLIENT_SECRET="}, env...)).wait()
+		for _, pattern := range append(want, `(?m)^  o365pw --help +all commands\r$`) {
+			if !regexp.MustCompile(pattern).MatchString(screen) {
+				t.Errorf("no %s on the screen:\n%s", pattern, screen)
+			}
+		}
+		if n := strings.Count(screen, "\n"); got != code || n > 10 || m.requests() != before {
+			t.Errorf("exit code %d, %d lines, %d requests\n%s", got, n, m.requests()-before, screen)
+		}
+	}
+	alone(0, []string{"O365PW_CONFIG=", "XDG_CONFIG_HOME=" + m.dir + "/none"}, `Nothing is set up`, `(?m)^  o365pw demo +see`, `(?m)^  o365pw setup +set`)
+	alone(2, []string{"O365PW_CONFIG=" + m.dir + "/missing.toml"}, `cannot be used`, `no such file`, `to mend it: o365pw setup`, `(?m)^  o365pw doctor `)
+	alone(0, nil, `Profile sandbox is set up, and has no app password`, `(?m)^  o365pw create `)
+	m.run("create", "mutt", "--no-wait", "--expires", "10d")
+	alone(0, nil, `Profile sandbox: 1 app password, but the gateway does not run\.`, `(?m)^  o365pw serve `, `(?m)^  o365pw service install `, `⚠ "mutt" expires within 30 days: o365pw rotate mutt\r`)
+	m.serve("")
+	alone(0, nil, `Profile sandbox: 1 app password; the gateway runs, 0 open sessions\.`, `(?m)^  o365pw list `, `(?m)^  o365pw sessions `)
+
+	person := newMachine(t)
+	person.rewrite(func(cfg string) string { return strings.Replace(cfg, `[profiles.sandbox]`, "[profiles.sandbox]\nbacking = \"user\"", 1) })
+	m = person
+	alone(0, nil, `nobody is signed in for mail`, `(?m)^  o365pw login `)
+
+	cmd, out := m.command()
+	if err := cmd.Run(); err != nil || !strings.Contains(out.String(), "App passwords:\n") || strings.Contains(out.String(), "nobody is signed in") {
+		t.Errorf("in a pipe: %v\n%s", err, out)
+	}
+	if code, screen := m.onTerminal(nil, "--help").wait(); code != 0 || !strings.Contains(screen, "App passwords:") {
+		t.Errorf("--help: exit code %d\n%s", code, screen)
+	}
+}
