@@ -31,14 +31,21 @@ func (a *app) clearLater(order clearOrder, tty *os.File) error {
 	if order.After == 0 {
 		return nil
 	}
+	if err := startClearing(order, tty); err != nil {
+		return &failedError{code: failed, msg: fmt.Sprintf("the password is on the clipboard, and stays there: %v", err), hint: "copy something else over it"}
+	}
+	return nil
+}
+
+func startClearing(order clearOrder, tty *os.File) error {
 	self, err := os.Executable()
 	if err != nil {
-		return &uncleared{err}
+		return err
 	}
 	order.Session = terminalSession()
 	text, err := json.Marshal(order)
 	if err != nil {
-		return &uncleared{err}
+		return err
 	}
 	cmd := exec.Command(self, clearClipboardWord)
 	cmd.Args[0] = os.Args[0] // as people know it in a list of processes
@@ -49,26 +56,14 @@ func (a *app) clearLater(order clearOrder, tty *os.File) error {
 	apart(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return &uncleared{err}
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return &uncleared{err}
+		return err
 	}
 	_, err = in.Write(text)
-	if err := errors.Join(err, in.Close(), cmd.Process.Release()); err != nil {
-		return &uncleared{err}
-	}
-	return nil
+	return errors.Join(err, in.Close(), cmd.Process.Release())
 }
-
-// uncleared tells that the password is on the clipboard and stays there.
-type uncleared struct{ err error }
-
-func (e *uncleared) Error() string {
-	return fmt.Sprintf("the password is on the clipboard, and stays there: %v", e.err)
-}
-
-func (e *uncleared) Unwrap() error { return e.err }
 
 // clearClipboard is the process that [app.clearLater] leaves behind. It says
 // nothing to anybody: its terminal may be another program's by now.
