@@ -148,9 +148,11 @@ func TestCopyStays(t *testing.T) {
 	if left := clearing(t, m.dir); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	code, screen = m.onTerminal(c.env("DISPLAY=:77"), "show", "x", "--copy", "--clear-after", "-1s").wait()
-	if code != 2 || !strings.Contains(screen, "hint: ") {
-		t.Errorf("exit code %d\n%s", code, screen)
+	for _, args := range [][]string{{"--copy", "--clear-after", "-1s"}, {"--clear-after", "1s"}} {
+		code, screen = m.onTerminal(c.env("DISPLAY=:77"), append([]string{"show", "x"}, args...)...).wait()
+		if code != 2 || !strings.Contains(screen, "hint: ") {
+			t.Errorf("%v: exit code %d\n%s", args, code, screen)
+		}
 	}
 }
 

@@ -44,7 +44,12 @@ then, and when the session ends.`,
   o365pw show mutt --password -o json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeNames,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.runShow(cmd.Context(), args[0], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("clear-after") && (!o.copy || o.clearAfter < 0) {
+				return &usageError{problem: "--clear-after needs --copy, and a time that is not negative", hint: "o365pw show NAME --copy --clear-after 45s"}
+			}
+			return a.runShow(cmd.Context(), args[0], o)
+		},
 	}
 	cmd.Flags().BoolVar(&o.password, "password", false, "show the password too")
 	cmd.Flags().BoolVar(&o.copy, "copy", false, "put the password on the clipboard")
@@ -53,9 +58,6 @@ then, and when the session ends.`,
 }
 
 func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
-	if o.clearAfter < 0 {
-		return &usageError{problem: "--clear-after is negative", hint: "o365pw show NAME --copy --clear-after 45s"}
-	}
 	s, err := a.open()
 	if err != nil {
 		return err

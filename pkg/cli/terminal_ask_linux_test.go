@@ -79,7 +79,9 @@ func TestTerminalNextStep(t *testing.T) {
 	alone(0, nil, `Profile sandbox: 1 app password; the gateway runs, 0 open sessions\.`, `(?m)^  o365pw list `, `(?m)^  o365pw sessions `)
 
 	person := newMachine(t)
-	person.rewrite(func(cfg string) string { return strings.Replace(cfg, `[profiles.sandbox]`, "[profiles.sandbox]\nbacking = \"user\"", 1) })
+	person.rewrite(func(cfg string) string {
+		return strings.Replace(cfg, `[profiles.sandbox]`, "[profiles.sandbox]\nbacking = \"user\"", 1)
+	})
 	m = person
 	alone(0, nil, `nobody is signed in for mail`, `(?m)^  o365pw login `)
 
