@@ -173,7 +173,7 @@ func (m *Manager) checkFree(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return nameFree(entries, name)
+	return NameFree(entries, name)
 }
 
 // clearFirst clears away what was left before. What cannot be cleared away is no
@@ -187,7 +187,9 @@ func (m *Manager) clearFirst(ctx context.Context, localOnly bool) error {
 	return err
 }
 
-func nameFree(entries []Entry, name string) error {
+// NameFree tells whether a new app password may have a name beside these. Error:
+// [*NameTakenError].
+func NameFree(entries []Entry, name string) error {
 	for _, e := range entries {
 		if sameName(e.Name, name) {
 			return &NameTakenError{Name: e.Name, ID: e.ID, Status: e.Status}

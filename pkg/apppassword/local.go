@@ -24,7 +24,7 @@ func (m *Manager) createLocal(ctx context.Context, req Request) (Created, error)
 	if err != nil {
 		return Created{}, err
 	}
-	if err := nameFree(entries, req.Name); err != nil {
+	if err := NameFree(entries, req.Name); err != nil {
 		return Created{}, err
 	}
 	rec := m.record(req)

@@ -197,7 +197,7 @@ func (v *Verifier) Records() []Record {
 			out = append(out, h.rec)
 		}
 	}
-	slices.SortFunc(out, func(a, b Record) int {
+	slices.SortStableFunc(out, func(a, b Record) int {
 		return cmp.Or(strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), strings.Compare(a.ID, b.ID))
 	})
 	return out

@@ -46,6 +46,9 @@ func OS() Env {
 // Main runs one command and returns the process's exit code. It prints the
 // error, if there is one, with its hint.
 func Main(ctx context.Context, env Env) int {
+	if len(env.Args) == 1 && env.Args[0] == clearClipboardWord {
+		return clearClipboard(ctx, env)
+	}
 	a := newApp(env)
 	root := newRoot(a)
 	root.SetArgs(env.Args)

@@ -51,7 +51,8 @@ hold an address.
 signs in, and its use raises an alert. It has no client secret behind it, needs
 no sign-in to make, and no end unless --expires gives it one.
 
-On a terminal a card with the settings is printed; in a pipe the password alone.`,
+On a terminal a name that is missing is asked for, and a card with the settings is
+printed; in a pipe the password alone.`,
 		Example: `  o365pw create --name "Outlook on Mac"
   o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
   o365pw create backup --network 192.168.1.0/24 --network 10.8.0.7 --no-wait
@@ -69,7 +70,11 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 				}
 				o.name = args[0]
 			} else if !cmd.Flags().Changed("name") {
-				return &usageError{problem: "an app password needs a name", hint: "o365pw create --name \"Outlook on Mac\""}
+				name, err := a.askName(cmd.Context())
+				if err != nil {
+					return err
+				}
+				o.name = name
 			}
 			for _, f := range []string{"expires", "backing", "mailbox", "network", "from", "login-name"} {
 				// An unset variable in a script must not mean the default.

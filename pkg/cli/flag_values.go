@@ -38,6 +38,7 @@ func (a *app) flagValues() map[string]flagValue {
 			choice(apppassword.BackingSecret, "an Entra client secret of its own"),
 			choice(apppassword.BackingUser, "a person's sign-in"),
 			choice(apppassword.BackingCertificate, "the application's certificate"))},
+		"clear-after":     {"time", oneOf(choice("45s", "the default"), choice("2m", "two minutes"), choice("0", "never"))},
 		"client-id":       {"guid", a.completeOfProfiles(func(p config.Profile) string { return p.ClientID })},
 		"cloud":           {"name", a.completeClouds},
 		"config":          {"file", completeFiles},

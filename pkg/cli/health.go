@@ -1,11 +1,11 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -175,10 +175,9 @@ func healthTargets(records []apppassword.Record, now time.Time) []healthTarget {
 		}
 	}
 	list := []healthTarget{}
-	for _, t := range best {
-		list = append(list, t)
+	for _, profile := range slices.Sorted(maps.Keys(best)) {
+		list = append(list, best[profile])
 	}
-	slices.SortFunc(list, func(a, b healthTarget) int { return cmp.Compare(a.rec.Profile, b.rec.Profile) })
 	return list
 }
 

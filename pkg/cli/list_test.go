@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/olekukonko/tablewriter/pkg/twwidth"
+	"github.com/olekukonko/tablewriter"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 )
@@ -49,7 +49,7 @@ func TestTableFitsTerminal(t *testing.T) {
 		}
 		for line := range strings.Lines(out.String()) {
 			line = strings.TrimSuffix(line, "\n")
-			if got := twwidth.Width(line); got > width {
+			if got := tablewriter.DisplayWidth(line); got > width {
 				t.Errorf("%d columns in %d: %q", got, width, line)
 			}
 			if plain := strings.ReplaceAll(line, end, ""); strings.HasSuffix(plain, " ") {

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/olekukonko/tablewriter/pkg/twwidth"
+	"github.com/olekukonko/tablewriter"
 	"github.com/spf13/cobra"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
@@ -219,12 +219,12 @@ func askedAbout(chosen []apppassword.Entry) string {
 	listed := chosen[:min(len(chosen), listedToAsk)]
 	widest := 0
 	for _, e := range listed {
-		widest = max(widest, twwidth.Width(printable(nameOrID(e))))
+		widest = max(widest, tablewriter.DisplayWidth(printable(nameOrID(e))))
 	}
 	var b strings.Builder
 	for _, e := range listed {
 		name := printable(nameOrID(e))
-		fmt.Fprintf(&b, "  %s%s  %s", name, strings.Repeat(" ", widest-twwidth.Width(name)), e.ID)
+		fmt.Fprintf(&b, "  %s%s  %s", name, strings.Repeat(" ", widest-tablewriter.DisplayWidth(name)), e.ID)
 		if len(e.Mailboxes) > 0 {
 			fmt.Fprintf(&b, "  %s", printable(strings.Join(e.Mailboxes, ", ")))
 		}

@@ -18,6 +18,8 @@ func newRoot(a *app) *cobra.Command {
 which old mail programs sign in with them over IMAP, POP3 and SMTP, although
 Exchange Online takes only OAuth 2.0.
 
+Alone on a terminal, o365pw says what the next step is on this machine.
+
 ` + exitCodeHelp,
 		Example: `  o365pw demo                              see it work, without a tenant
   o365pw setup                             set a tenant or your own mailbox up
@@ -42,7 +44,12 @@ Exchange Online takes only OAuth 2.0.
 			return unknownCommand(cmd, args[0])
 		},
 		ValidArgsFunction: completeNothing,
-		RunE:              func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.stdoutTTY() {
+				return a.runNextStep(cmd.Context())
+			}
+			return cmd.Help()
+		},
 		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("no-color") || a.Getenv("NO_COLOR") != "" || a.Getenv("TERM") == "dumb" {
 				a.noColor = true

@@ -20,8 +20,9 @@ import (
 )
 
 type showOptions struct {
-	password bool
-	copy     bool
+	password   bool
+	copy       bool
+	clearAfter time.Duration
 }
 
 func newShow(a *app) *cobra.Command {
@@ -30,17 +31,29 @@ func newShow(a *app) *cobra.Command {
 		Use:   "show NAME|ID",
 		Short: "Show an app password's settings for the mail program",
 		Long: `Shows what to type into the mail program. The password itself only with
---password (in a pipe then the password alone) or --copy. Works without network.`,
+--password (in a pipe then the password alone) or --copy. Works without network.
+
+--copy takes it off the clipboard again after 45 seconds, if it is still there.
+Over SSH, and where there is no clipboard program, the terminal has the clipboard
+(OSC 52), if it knows how: it cannot be read, so it is emptied whatever is on it by
+then, and when the session ends.`,
 		Example: `  o365pw show "Outlook on Mac"
   o365pw show "Outlook on Mac" --copy
+  o365pw show "Outlook on Mac" --copy --clear-after 2m
   o365pw show mutt --password | head -1
   o365pw show mutt --password -o json`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeNames,
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.runShow(cmd.Context(), args[0], o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("clear-after") && (!o.copy || o.clearAfter < 0) {
+				return &usageError{problem: "--clear-after needs --copy, and a time that is not negative", hint: "o365pw show NAME --copy --clear-after 45s"}
+			}
+			return a.runShow(cmd.Context(), args[0], o)
+		},
 	}
 	cmd.Flags().BoolVar(&o.password, "password", false, "show the password too")
 	cmd.Flags().BoolVar(&o.copy, "copy", false, "put the password on the clipboard")
+	cmd.Flags().DurationVar(&o.clearAfter, "clear-after", 45*time.Second, "with --copy: how long it stays there; 0: until something else is copied")
 	return cmd
 }
 
@@ -69,10 +82,14 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 		a.audited(ctx, s.stateDir, auditEntry(audit.Shown, e.Record))
 	}
 	if o.copy {
-		if err := a.copyToClipboard(ctx, password); err != nil {
+		if err := a.copyToClipboard(ctx, password, o.clearAfter); err != nil {
 			return err
 		}
-		a.note("the password of %q is on the clipboard", e.Name)
+		until := ""
+		if o.clearAfter > 0 {
+			until = ", for " + plural(int(o.clearAfter.Round(time.Second)/time.Second), "second")
+		}
+		a.note("the password of %q is on the clipboard%s", e.Name, until)
 	}
 	if !o.password {
 		password = secret.Text{}

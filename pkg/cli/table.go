@@ -9,10 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mattn/go-runewidth"
 	"github.com/olekukonko/tablewriter"
-	"github.com/olekukonko/tablewriter/pkg/twwidth"
-	"github.com/olekukonko/tablewriter/renderer"
-	"github.com/olekukonko/tablewriter/tw"
 	"golang.org/x/term"
 )
 
@@ -20,24 +18,19 @@ import (
 // cell, also where letters are two columns wide.
 func (a *app) table(header []string, rows [][]string) error {
 	var b bytes.Buffer
-	t := tablewriter.NewTable(&b,
-		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
-			Borders:  tw.BorderNone,
-			Settings: tw.Settings{Separators: tw.SeparatorsNone, Lines: tw.LinesNone},
-		})),
-		tablewriter.WithHeaderAlignment(tw.AlignLeft),
-		tablewriter.WithRowAlignment(tw.AlignLeft),
-		tablewriter.WithRowAutoWrap(tw.WrapNone),
-		tablewriter.WithHeaderAutoWrap(tw.WrapNone),
-		tablewriter.WithPadding(tw.Padding{Left: "", Right: "  ", Overwrite: true}),
-	)
-	t.Header(header)
-	if err := t.Bulk(rows); err != nil {
-		return fmt.Errorf("print the table: %w", err)
-	}
-	if err := t.Render(); err != nil {
-		return fmt.Errorf("print the table: %w", err)
-	}
+	t := tablewriter.NewWriter(&b)
+	t.SetAutoFormatHeaders(false)
+	t.SetAutoWrapText(false)
+	t.SetHeaderAlignment(tablewriter.ALIGN_LEFT)
+	t.SetAlignment(tablewriter.ALIGN_LEFT)
+	t.SetBorder(false)
+	t.SetHeaderLine(false)
+	t.SetColumnSeparator("")
+	t.SetTablePadding("  ")
+	t.SetNoWhiteSpace(true)
+	t.SetHeader(header)
+	t.AppendBulk(rows)
+	t.Render()
 	var out strings.Builder
 	for line := range strings.Lines(b.String()) {
 		out.WriteString(trimCells(line) + "\n")
@@ -79,9 +72,9 @@ func (a *app) width() int {
 }
 
 func columnWidth(header []string, rows [][]string, col int) int {
-	w := twwidth.Width(header[col])
+	w := tablewriter.DisplayWidth(header[col])
 	for _, r := range rows {
-		w = max(w, twwidth.Width(r[col]))
+		w = max(w, tablewriter.DisplayWidth(r[col]))
 	}
 	return w
 }
@@ -121,10 +114,10 @@ func narrow(header []string, rows [][]string, width int, drop, cut []string) ([]
 
 // shortened cuts text to a width, with an ellipsis.
 func shortened(text string, room int) string {
-	if twwidth.Width(text) <= room {
+	if tablewriter.DisplayWidth(text) <= room {
 		return text
 	}
-	return twwidth.Truncate(text, room, "…")
+	return runewidth.Truncate(text, room, "…")
 }
 
 // relative writes a time as people speak of it: "in 3 months", "2 days ago".

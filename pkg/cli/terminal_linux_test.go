@@ -36,6 +36,11 @@ type terminal struct {
 // on a pseudo-terminal of its own.
 func (m *machine) onTerminal(env []string, args ...string) *terminal {
 	m.t.Helper()
+	return m.programOnTerminal(env, "o365pw", args...)
+}
+
+func (m *machine) programOnTerminal(env []string, program string, args ...string) *terminal {
+	m.t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		m.t.Fatal(err)
@@ -52,7 +57,7 @@ func (m *machine) onTerminal(env []string, args ...string) *terminal {
 		m.t.Fatal(err)
 	}
 	defer slave.Close()
-	term := &terminal{t: m.t, master: master, cmd: exec.Command("o365pw", args...), done: make(chan struct{})}
+	term := &terminal{t: m.t, master: master, cmd: exec.Command(program, args...), done: make(chan struct{})}
 	term.cmd.Env = append(append([]string{}, m.env...), env...)
 	term.cmd.Stdin, term.cmd.Stdout, term.cmd.Stderr = slave, slave, slave
 	term.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}

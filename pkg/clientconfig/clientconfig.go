@@ -139,7 +139,7 @@ func (e *MissingError) Error() string {
 // Clients are all there are settings for, sorted by name.
 func Clients() []Client {
 	all := slices.Concat(readers(), senders(), graphical())
-	slices.SortFunc(all, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(all, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
 

@@ -11,12 +11,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/net/proxy"
 )
 
@@ -39,23 +39,27 @@ const (
 // proxy, the function fails for each URL that is for a proxy: to connect without
 // one would go past what the network's owner has asked for.
 func ProxyFromEnvironment(getenv func(string) string) func(*url.URL) (*url.URL, error) {
-	c := httpproxy.Config{
-		HTTPSProxy: cmp.Or(getenv("HTTPS_PROXY"), getenv("https_proxy")),
-		NoProxy:    cmp.Or(getenv("NO_PROXY"), getenv("no_proxy")),
+	given := cmp.Or(getenv("HTTPS_PROXY"), getenv("https_proxy"))
+	via, err := url.Parse(given)
+	if err != nil || via.Scheme == "" || via.Host == "" {
+		via, err = url.Parse("http://" + given)
 	}
-	choose := c.ProxyFunc()
-	given := c.HTTPSProxy != ""
-	c.HTTPSProxy = "http://proxy.invalid"
-	meant := c.ProxyFunc() // whatever HTTPS_PROXY says
+	if err != nil || via.Hostname() == "" || strings.HasPrefix(via.Path, "//") {
+		via = nil
+	}
+	excepted, everything := exceptions(cmp.Or(getenv("NO_PROXY"), getenv("no_proxy")))
 	return func(u *url.URL) (*url.URL, error) {
-		via, err := choose(u)
-		if via != nil && err == nil && via.Hostname() != "" && !strings.HasPrefix(via.Path, "//") {
-			return via, nil
-		}
-		if m, _ := meant(u); !given || m == nil {
+		host, port := u.Hostname(), cmp.Or(u.Port(), "443")
+		addr, _ := netip.ParseAddr(host)
+		ip := net.IP(addr.AsSlice())
+		if given == "" || everything || u.Scheme != "https" || host == "localhost" || ip.IsLoopback() ||
+			slices.ContainsFunc(excepted, func(e exception) bool { return e.covers(strings.ToLower(host), ip, port) }) {
 			return nil, nil
 		}
-		return nil, errNoProxyURL // which the other error would quote, with its password
+		if via == nil {
+			return nil, errNoProxyURL // the parser's error would quote it, with its password
+		}
+		return via, nil
 	}
 }
 

@@ -359,7 +359,7 @@ func (s *Server) Sessions() []Session {
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(list, func(a, b Session) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(list, func(a, b Session) int { return cmp.Compare(a.ID, b.ID) })
 	return list
 }
 

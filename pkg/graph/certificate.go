@@ -264,7 +264,7 @@ func decodeKeys(body []byte) ([]key, error) {
 		}
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.KeyID, b.KeyID) })
+	slices.SortStableFunc(keys, func(a, b key) int { return strings.Compare(a.KeyID, b.KeyID) })
 	return keys, nil
 }
 

@@ -133,6 +133,7 @@ var packages = map[string]string{
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
+	"xclip": "xclip", "xsel": "xsel", "Xvfb": "xvfb",
 	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
 	"zsh": "zsh",
 }
