@@ -61,10 +61,10 @@ func (s *session) outcome() error {
 	switch {
 	case isOurs && errors.Is(ours, errShutdown):
 		return nil
-	case s.signedIn && isOurs:
+	case s.signedIn && isOurs && !s.leaving.Load():
 		return ours.cause
 	case s.signedIn:
-		return nil // by the client, or by the upstream as the client has asked
+		return nil // by the client, or by the upstream as the client had asked
 	case s.refused != nil:
 		return s.refused
 	case errors.Is(s.ended, io.EOF):
