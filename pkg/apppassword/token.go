@@ -14,7 +14,8 @@ import (
 // Token gives an access token for Exchange for the app password of that id,
 // from the cache where one is good. Its error is a [*RefusedError].
 func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
-	return v.token(ctx, id, forExchange, false)
+	t, err := v.token(ctx, id, forExchange, false)
+	return t.Access, err
 }
 
 // GraphToken gives an access token for Microsoft Graph for the app password of
@@ -27,7 +28,8 @@ func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
 // is SignInAgain and its Err a [*GraphConsentError]; the sign-in stays good for
 // everything else.
 func (v *Verifier) GraphToken(ctx context.Context, id string) (secret.Text, error) {
-	return v.token(ctx, id, forGraph, false)
+	t, err := v.token(ctx, id, forGraph, false)
+	return t.Access, err
 }
 
 // audience is whom an access token is for.
@@ -66,17 +68,17 @@ func (v *Verifier) Revalidate(ctx context.Context, id string) error {
 // getter is Token or Renew of the cache.
 type getter func(ctx context.Context, key string, fetch func(context.Context) (entra.Token, error)) (entra.Token, error)
 
-func (v *Verifier) token(ctx context.Context, id string, to audience, renew bool) (secret.Text, error) {
+func (v *Verifier) token(ctx context.Context, id string, to audience, renew bool) (entra.Token, error) {
 	v.mu.RLock()
 	h := v.byID[id]
 	v.mu.RUnlock()
 	if h == nil || h.rec.Decoy {
-		return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
+		return entra.Token{}, &RefusedError{Reason: PasswordRevoked}
 	}
 	cloud, err := v.Clouds(h.rec.Cloud)
 	if err != nil {
 		// Not an outage: nothing could ever be asked about its credential.
-		return secret.Text{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
+		return entra.Token{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
 	}
 	get := v.Tokens.Token
 	if renew && h.rec.Backing != BackingUser {
@@ -90,7 +92,7 @@ func (v *Verifier) token(ctx context.Context, id string, to audience, renew bool
 		t, err = v.byCertificate(ctx, h.rec, cloud, to, get)
 	default:
 		if h.Backing.IsZero() {
-			return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
+			return entra.Token{}, &RefusedError{Reason: PasswordRevoked}
 		}
 		t, err = v.bySecret(ctx, h, cloud, to, get)
 	}
@@ -103,9 +105,9 @@ func (v *Verifier) token(ctx context.Context, id string, to audience, renew bool
 			}
 			v.Tokens.Forget(other.key(v.CredentialKey(h.rec)))
 		}
-		return secret.Text{}, refusedByEntra(h.rec, v.now(), err)
+		return entra.Token{}, refusedByEntra(h.rec, v.now(), err)
 	}
-	return t.Access, nil
+	return t, nil
 }
 
 func (v *Verifier) bySecret(ctx context.Context, h *held, cloud config.Cloud, to audience, get getter) (entra.Token, error) {
