@@ -63,7 +63,7 @@ func (a *app) runConnect(ctx context.Context, protocol, arg string, o connectOpt
 	if !slices.Contains(gateway.Protocols(), p) {
 		return &usageError{problem: quote(protocol) + " is none of imap, pop3, smtp", hint: "o365pw connect imap " + asArgument(arg)}
 	}
-	s, err := a.open()
+	s, err := a.openLocal()
 	if err != nil {
 		return err
 	}
@@ -86,9 +86,6 @@ func (a *app) runConnect(ctx context.Context, protocol, arg string, o connectOpt
 
 // findLocal finds an app password of this machine.
 func (s *session) findLocal(arg string) (apppassword.Entry, error) {
-	if err := s.needState(); err != nil {
-		return apppassword.Entry{}, err
-	}
 	entries, err := s.manager.Local()
 	if err != nil {
 		return apppassword.Entry{}, err

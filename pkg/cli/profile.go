@@ -75,6 +75,30 @@ func (a *app) open() (*session, error) {
 	return a.openProfile(p, gw)
 }
 
+// openLocal is open for a command that works with what this machine holds, and asks
+// Graph nothing: there is no client for it. To read the system's certificates takes
+// longer than all else that such a command does.
+func (a *app) openLocal() (*session, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	p, err := config.Resolve(cfg, a.profile, a.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := a.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		return nil, apppassword.ErrNoState
+	}
+	return &session{profile: p, stateDir: dir, manager: &apppassword.Manager{
+		Profile: p, Keychains: a.keychains(dir), Registry: apppassword.Registry{Dir: dir}, Now: a.Now,
+	}}, nil
+}
+
 // openProfile is open for a profile that need not be in the configuration.
 func (a *app) openProfile(p config.Profile, gw config.Gateway) (*session, error) {
 	dir, err := a.stateDir()

@@ -84,7 +84,7 @@ func (a *app) runToken(ctx context.Context, arg string, named bool, o tokenOptio
 	if o.use == viaGraph && o.xoauth2 {
 		return &usageError{problem: "--xoauth2 is for mail servers, and Graph takes the token as it is", hint: "leave one of them out"}
 	}
-	s, err := a.open()
+	s, err := a.openLocal()
 	if err != nil {
 		return err
 	}
@@ -146,9 +146,6 @@ func (s *session) tokenHolder(arg string, named bool, o tokenOptions) (apppasswo
 			err = mayHaveToken(e.Record, o.use)
 		}
 		return e, err
-	}
-	if err := s.needState(); err != nil {
-		return apppassword.Entry{}, err
 	}
 	entries, err := s.manager.Local()
 	if err != nil {
