@@ -152,8 +152,8 @@ do next may follow.
 template does. jq need not be installed.
 
 Without -o and not on a terminal, create, rotate and show --password print the
-password and a line end, list and others lines that are separated by tabs, below a
-header.
+password and a line end, token the token, list and others lines that are separated
+by tabs, below a header.
 
 Times are RFC 3339 in UTC in all formats but those for people. Protocols are
 imap, pop3 and smtp everywhere.
@@ -165,7 +165,8 @@ any, warnings.
 --quiet leaves notes out. --verbose logs each request to standard error, never a
 secret. --no-color and NO_COLOR leave colours out; they are on a terminal alone.
 
-A password is printed by create, rotate and show --password, and nowhere else.
+A password is printed by create, rotate and show --password, an access token by
+token, and neither anywhere else.
 
 docs/output.md has a JSON schema for each command, and the columns.`
 
@@ -173,7 +174,8 @@ const securityTopic = `An app password opens its own mailboxes, by its own proto
 networks, until its end, and only at the gateway. Microsoft's servers know nothing
 of it. Revoking it touches no other.
 
-What stands behind it is stronger, and never leaves the machine of the gateway:
+What stands behind it is stronger, and never leaves the machine of the gateway,
+though "o365pw token" gives a mail program an hour of it:
 
   secret        a client secret of the mail application: opens every mailbox
                 that Exchange lets the application open, from anywhere, until
@@ -197,7 +199,7 @@ are answered later and later; a right one never is.
 After revoke, the gateway of this machine ends the sessions within a second; one
 elsewhere notices within "revalidate" (60 s), once Entra refuses the secret. A
 token that Entra has already given stays good at Exchange for up to about 90
-minutes; only the gateway has it.
+minutes. The gateway has it, and whoever asked for one by token.
 
 When the keychain or its machine was stolen: remove all client secrets of the
 application in Entra (or its certificate), end the person's sessions in Entra,

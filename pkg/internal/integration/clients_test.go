@@ -56,6 +56,9 @@ type attempt struct {
 	undo          func([]byte) []byte // what the client does to a message by design
 	made          func([]byte) []byte // what it makes of one
 	headers       bool                // the client makes the header anew, and keeps its lines
+	muttrc        string              // more of mutt's configuration
+	curlrc        string              // curl's, in the place of a password
+	getmailToken  bool                // getmail signs in with a token
 	want          []message
 }
 

@@ -32,7 +32,11 @@ func (a *attempt) curl(args ...string) result {
 		args = append(args, "--ssl-reqd")
 	}
 	args = append([]string{"--config", "-", "--silent", "--show-error", "--cacert", a.ca, "--max-time", "60", "--fail-early"}, args...)
-	return a.try(fmt.Sprintf("user = \"%s:%s\"\n", mailbox, a.password), "curl", args...)
+	rc := fmt.Sprintf("user = \"%s:%s\"\n", mailbox, a.password)
+	if a.curlrc != "" {
+		rc = fmt.Sprintf("user = \"%s\"\n%s", mailbox, a.curlrc)
+	}
+	return a.try(rc, "curl", args...)
 }
 
 func fetchPython(a *attempt) result {
@@ -184,12 +188,16 @@ func fetchGetmail(a *attempt) result {
 	a.t.Helper()
 	kind := map[string]string{"imap": "SimpleIMAP", "pop3": "SimplePOP3"}[a.protocol] + a.pick("", "", "SSL") + "Retriever"
 	ca := a.pick("", "", "ca_certs = "+a.ca+"\n")
+	host, signIn := "localhost", "password = "+a.password
+	if a.getmailToken {
+		host, signIn = "127.0.0.1", fmt.Sprintf("use_xoauth2 = true\npassword_command = (%q, %q, %q)", binary, "token", "helpers")
+	}
 	rc := a.file("getmailrc", fmt.Appendf(nil, `[retriever]
 type = %s
-server = localhost
+server = %s
 port = %s
 username = %s
-password = %s
+%s
 %s[destination]
 type = MDA_external
 path = /bin/sh
@@ -200,7 +208,7 @@ read_all = true
 delete = false
 received = false
 delivered_to = false
-`, kind, a.port(), mailbox, a.password, ca, a.folder))
+`, kind, host, a.port(), mailbox, signIn, ca, a.folder))
 	a.unix = true
 	a.undo = func(data []byte) []byte {
 		data = withoutLine(a.t, data, regexp.MustCompile(`\AReturn-Path: <unknown>\n`))

@@ -24,7 +24,7 @@ set smtp_url="smtp%[1]s://%[3]s@localhost:%[5]s/" smtp_pass="%[4]s" from="%[3]s"
 set certificate_file="%[6]s" ssl_starttls=%[7]s ssl_force_tls=%[8]s ssl_verify_host=yes
 set header_cache="" message_cachedir="" postponed="" mail_check=600 net_inc=0 read_inc=0
 %[9]s
-`, scheme, port(a.gateway["imap"]), mailbox, a.password, port(a.gateway["smtp"]), a.ca, a.pick("no", "yes", "no"), a.pick("no", "yes", "yes"), more, spool))
+%[11]s`, scheme, port(a.gateway["imap"]), mailbox, a.password, port(a.gateway["smtp"]), a.ca, a.pick("no", "yes", "no"), a.pick("no", "yes", "yes"), more, spool, a.muttrc))
 }
 
 // fetchMutt lets mutt, on a terminal, show the list, open a message, and pipe
