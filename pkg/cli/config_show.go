@@ -164,6 +164,9 @@ func (s *settings) gateway(g config.Gateway) {
 	} {
 		s.add("", k.value, "gateway", k.key)
 	}
+	for _, p := range slices.Sorted(maps.Keys(g.Legacy)) {
+		s.add("", g.Legacy[p], "gateway", "legacy", p)
+	}
 }
 
 func (s *settings) hooks(h config.Hooks) {

@@ -93,6 +93,10 @@ type Gateway struct {
 	Metrics          string        // host:port for Prometheus and healthz, over plain HTTP; empty: not offered
 	TLSCert, TLSKey  string        // absolute paths of PEM files; both empty: a certificate of the local CA
 	Revalidate       time.Duration // how often a credential in use is checked with Entra
+
+	// Legacy is where devices connect that know TLS 1.0 or 1.1 at most: by imap,
+	// pop3 and smtp, IP address and port. The address is one of a private network.
+	Legacy map[string]string
 }
 
 // Hooks are the commands that the gateway runs when something happens: lines

@@ -60,6 +60,13 @@ type (
 		TLSCert    string  `toml:"tls_cert" json:"tls_cert"`
 		TLSKey     string  `toml:"tls_key" json:"tls_key"`
 		Revalidate *string `toml:"revalidate" json:"revalidate"`
+
+		Legacy fileLegacy `toml:"legacy" json:"legacy"`
+	}
+	fileLegacy struct {
+		IMAP string `toml:"imap" json:"imap"`
+		POP3 string `toml:"pop3" json:"pop3"`
+		SMTP string `toml:"smtp" json:"smtp"`
 	}
 	fileHooks struct {
 		OnExpiring       string `toml:"on_expiring" json:"on_expiring"`

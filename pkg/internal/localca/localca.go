@@ -7,16 +7,23 @@
 // those who trust the CA, which is why leaf keys are made anew at every start
 // and never leave memory.
 //
-// The CA carries no name constraints. The names it certifies are not known
-// when it is made (the gateway may come to listen on others), and constraints
-// on IP addresses are not understood alike by all TLS libraries in use: a
-// client that does not must reject the chain (RFC 5280 section 4.2).
+// The CA carries no name constraints (RFC 5280 section 4.2.1.10). The names it
+// certifies are not known when it is made: the gateway comes to listen on other
+// addresses, machines and containers change their host names, and a leaf with
+// one name outside of the constraints is refused as a whole. Each such change
+// would need a new CA, and with it every client to be told anew. Nor are
+// constraints on IP addresses understood alike by all TLS libraries in use.
+// What limits the CA is its extended key usage: it certifies TLS servers, and
+// neither people nor programs.
 package localca
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -63,8 +70,9 @@ type CA struct {
 }
 
 // Create makes a CA with an ECDSA P-256 key, valid for [CALifetime] from now,
-// whose name holds host so that people can tell it from that of another
-// machine. Both results are PEM, a CERTIFICATE and a PRIVATE KEY (PKCS #8).
+// whose common name holds host so that people can tell it from that of another
+// machine, and whose organizational unit is its key's, since trust stores (NSS)
+// mix up authorities of one name. Both results are PEM, a CERTIFICATE and a PRIVATE KEY (PKCS #8).
 func Create(host string, now time.Time) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -74,15 +82,21 @@ func Create(host string, now time.Time) (certPEM, keyPEM []byte, err error) {
 	if host != "" {
 		name = "o365pw local CA (" + host + ")"
 	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode CA key: %w", err)
+	}
 	template := &x509.Certificate{
 		// RFC 5280 appendix A.1: a common name has 64 characters at most.
-		Subject:               pkix.Name{CommonName: truncate(name, 64), Organization: []string{"o365pw"}},
+		Subject: pkix.Name{CommonName: truncate(name, 64), Organization: []string{"o365pw"},
+			OrganizationalUnit: []string{fmt.Sprintf("key %.4x", sha256.Sum256(public))}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(CALifetime),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		MaxPathLenZero:        true,
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -135,17 +149,34 @@ func Load(certPEM, keyPEM []byte, now time.Time) (*CA, error) {
 	return &CA{Certificate: cert, key: key}, nil
 }
 
-// ParseCertificate reads a CA certificate without its key.
+// ParseCertificate reads a CA certificate without its key: the first of those
+// in certPEM.
 func ParseCertificate(certPEM []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(certPEM)
-	if block == nil || block.Type != "CERTIFICATE" {
+	certs, err := ParseCertificates(certPEM)
+	if err != nil {
+		return nil, err
+	}
+	return certs[0], nil
+}
+
+// ParseCertificates reads the certificates of CAs, at least one. Text around
+// them is skipped, as by all who read PEM.
+func ParseCertificates(certPEM []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for block, rest := pem.Decode(certPEM); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return nil, errors.New("the CA certificate is not a PEM certificate")
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("CA certificate: %w", err)
+		}
+		certs = append(certs, cert)
+	}
+	if certs == nil {
 		return nil, errors.New("the CA certificate is not a PEM certificate")
 	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("CA certificate: %w", err)
-	}
-	return cert, nil
+	return certs, nil
 }
 
 // Leaf makes a server certificate with a key of its own (ECDSA P-256) for
@@ -153,6 +184,24 @@ func ParseCertificate(certPEM []byte) (*x509.Certificate, error) {
 // from now, and no longer than the CA. The CA's certificate is not part of the
 // chain: a client that trusts it has it.
 func (ca *CA) Leaf(names []string, now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make key: %w", err)
+	}
+	return ca.leaf(names, now, key)
+}
+
+// LeafRSA is Leaf with an RSA key of 2048 bits, which takes a moment to make:
+// for devices that do not know ECDSA.
+func (ca *CA) LeafRSA(names []string, now time.Time) (tls.Certificate, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("make key: %w", err)
+	}
+	return ca.leaf(names, now, key)
+}
+
+func (ca *CA) leaf(names []string, now time.Time, key crypto.Signer) (tls.Certificate, error) {
 	if len(names) == 0 {
 		return tls.Certificate{}, errors.New("a certificate needs a name")
 	}
@@ -184,9 +233,8 @@ func (ca *CA) Leaf(names []string, now time.Time) (tls.Certificate, error) {
 		}
 		template.DNSNames = append(template.DNSNames, name)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make key: %w", err)
+	if _, ok := key.(*rsa.PrivateKey); ok {
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment // TLS 1.2 and older without Diffie-Hellman
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.Certificate, key.Public(), ca.key)
 	if err != nil {
@@ -230,6 +278,13 @@ func Config(leaf func(now time.Time) (tls.Certificate, error)) (*tls.Config, err
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.get}, nil
 }
 
+// Certificates gives the certificate that comes from leaf, as Config does, but
+// asks for the first one only when it is needed.
+func Certificates(leaf func(now time.Time) (tls.Certificate, error)) func() (*tls.Certificate, error) {
+	r := &renewer{leaf: leaf}
+	return func() (*tls.Certificate, error) { return r.get(nil) }
+}
+
 // renewer keeps the current leaf.
 type renewer struct {
 	leaf func(now time.Time) (tls.Certificate, error)
@@ -244,12 +299,15 @@ func (r *renewer) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Before(r.current.Leaf.NotAfter.Add(-renewBefore)) || now.Before(r.tried.Add(time.Minute)) {
+	if r.current != nil && (now.Before(r.current.Leaf.NotAfter.Add(-renewBefore)) || now.Before(r.tried.Add(time.Minute))) {
 		return r.current, nil
 	}
 	r.tried = now
 	next, err := r.leaf(now)
-	if err == nil {
+	switch {
+	case r.current == nil && err != nil:
+		return nil, err
+	case r.current == nil, err == nil && next.Leaf.NotAfter.After(r.current.Leaf.NotAfter): // near the CA's end it is not
 		r.current = &next
 	}
 	return r.current, nil
