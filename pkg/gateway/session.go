@@ -270,26 +270,39 @@ func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up
 		return grant, nil, "", err
 	}
 	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8, narrow: grant.ReadOnly}
-	if up, welcome, err = s.server.open(ctx, s.proto, grant, l); err != nil {
+	if grant, up, welcome, err = s.server.enter(ctx, s.proto, s.name, grant, l); err != nil {
 		return grant, nil, "", err
 	}
 	// A revocation between SignIn and here has found no session to close. Those
 	// after register find one; those before are found by asking once more.
-	s.server.register(s, grant, s.proto.relay(s, up, grant))
+	s.server.register(s, grant, s.newRelay(up, grant))
 	if err = backend.Allowed(grant); err == nil && grant.expired() {
 		err = &Refusal{Reason: Expired, Err: errExpired}
 	}
 	if err != nil {
 		s.server.unregister(s, arriving)
-		up.close()
+		if up != nil {
+			up.close()
+		}
 		return grant, nil, "", err
 	}
 	return grant, up, welcome, nil
 }
 
+// newRelay is what the session will be: without an upstream, one that sends by
+// Graph.
+func (s *session) newRelay(up *upstream, grant Grant) relay {
+	if up == nil {
+		return newSMTPSubmit(s, grant)
+	}
+	return s.proto.relay(s, up, grant)
+}
+
 // serve tells the client that it is in, and passes bytes until the end.
 func (s *session) serve(ctx context.Context, up *upstream, welcome string, took time.Duration) error {
-	defer up.close()
+	if up != nil {
+		defer up.close()
+	}
 	defer s.server.unregister(s, leaving)
 	defer s.watch()()
 	if err := s.proto.accept(s, welcome); err != nil {
@@ -299,6 +312,9 @@ func (s *session) serve(ctx context.Context, up *upstream, welcome string, took 
 	s.tell(Event{Kind: SignedIn, Grant: s.grant, Took: took})
 	s.setDeadline(time.Time{})
 	s.client.follow(s.relay)
+	if submit, ok := s.relay.(*smtpSubmit); ok {
+		return submit.serve(ctx)
+	}
 	return s.splice(ctx, up)
 }
 
