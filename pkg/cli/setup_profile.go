@@ -30,6 +30,7 @@ func (w *setup) takeProfile(ctx context.Context, name string, asked bool) (err e
 	p := &w.profile
 	p.Name, p.Expires = name, cmp.Or(w.was.Expires, config.DefaultExpires)
 	p.AssertionAlgorithm = cmp.Or(w.was.AssertionAlgorithm, config.DefaultAssertionAlgorithm)
+	p.Send = cmp.Or(w.was.Send, config.DefaultSend)
 	p.Keychain = cmp.Or(w.Getenv("O365PW_KEYCHAIN"), w.was.Keychain, config.DefaultKeychain)
 	p.Certificate = cmp.Or(w.was.Certificate, w.imported.Certificate)
 	if len(w.mailboxes) > 0 {

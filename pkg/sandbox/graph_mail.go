@@ -233,8 +233,8 @@ func (c *call) findSent(args []string) (*answer, *graphError) {
 		return nil, errMail(http.StatusServiceUnavailable, "ErrorServerBusy", "The server cannot service this request right now. Try again later.")
 	case m == nil:
 		return nil, errMailFilter
-	case !slices.Equal(c.query.selected, []string{"id"}) || c.query.top != 1:
-		return nil, badRequest("The sandbox has this list with $select=id and $top=1 alone.")
+	case !slices.Equal(c.query.selected, []string{"id", "createdDateTime"}) || c.query.top < 1:
+		return nil, badRequest("The sandbox has this list with $select=id,createdDateTime and $top alone.")
 	}
 	id := strings.ReplaceAll(m[1], "''", "'")
 	value := []any{}
@@ -243,8 +243,17 @@ func (c *call) findSent(args []string) (*answer, *graphError) {
 		if err != nil {
 			return err
 		}
-		for _, uid := range found.AllUIDs()[:min(1, len(found.AllUIDs()))] {
-			value = append(value, map[string]any{"@odata.etag": `W/"CQAAABYAAAA="`, "id": sentItemID(sess.mailbox, folder.UIDValidity, uid)})
+		uids := found.AllUIDs()
+		if len(uids) == 0 {
+			return nil
+		}
+		list, err := client.Fetch(imap.UIDSetNum(uids[:min(c.query.top, len(uids))]...), &imap.FetchOptions{UID: true, InternalDate: true}).Collect()
+		if err != nil {
+			return err
+		}
+		for _, m := range list {
+			value = append(value, map[string]any{"@odata.etag": `W/"CQAAABYAAAA="`, "id": sentItemID(sess.mailbox, folder.UIDValidity, m.UID),
+				"createdDateTime": m.InternalDate.UTC().Format(time.RFC3339)})
 		}
 		return nil
 	})
@@ -252,7 +261,7 @@ func (c *call) findSent(args []string) (*answer, *graphError) {
 		c.s.Log.Error("Sent Items", "error", err)
 		return nil, errMail(http.StatusInternalServerError, "ErrorInternalServerError", "An internal server error occurred. The operation failed.")
 	}
-	return found("users('"+printable(args[0])+"')/mailFolders('sentitems')/messages(id)", map[string]any{"value": value}), nil
+	return found("users('"+printable(args[0])+"')/mailFolders('sentitems')/messages(id,createdDateTime)", map[string]any{"value": value}), nil
 }
 
 // sentItemID is the id of a message, which says nothing to anybody else.
