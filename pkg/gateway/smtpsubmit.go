@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -292,8 +293,25 @@ func (r *smtpSubmit) deliver(ctx context.Context, text *messageText) error {
 	} else {
 		r.s.log.Info("a message that came again was sent before; it was not sent twice", "app_password", r.grant.Name, "mailbox", r.grant.Mailbox, "message_id", limited(m.note.MessageID, 200))
 	}
+	if r.hungUp() { // it has no answer, and will come again
+		return io.EOF
+	}
 	r.untold = &m.note
 	return answer(lineText("250 2.0.0 sent by Graph as " + limited(m.note.MessageID, 200)))
+}
+
+// hangUpLook is how long hungUp looks: what has come already is read at once.
+const hangUpLook = time.Millisecond
+
+// hungUp says whether the client has ended the connection.
+func (r *smtpSubmit) hungUp() bool {
+	if r.s.client.in.Buffered() > 0 {
+		return false
+	}
+	_ = r.s.client.raw.SetReadDeadline(time.Now().Add(hangUpLook))
+	_, err := r.s.client.in.Peek(1)
+	_ = r.s.client.raw.SetReadDeadline(time.Time{}) // an end of the session has a limit of its own
+	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // refused is the reply for a message that was not sent, or of which nobody knows.
