@@ -51,8 +51,8 @@ func (s *submitter) Ready(ctx context.Context, g gateway.Grant) error {
 	case g.Delegated:
 		return &gateway.Refusal{Reason: gateway.SignInRequired, Err: &apppassword.GraphConsentError{Username: claims.Username}}
 	}
-	return &gateway.Refusal{Reason: gateway.Policy, Err: errors.New("the token for Graph does not have Mail.Send: o365pw setup --send graph grants it to the application; " +
-		"where Exchange permits it by a role (RBAC for Applications), set send = \"graph\"")}
+	return &gateway.Refusal{Reason: gateway.Policy, Err: errors.New("the token for Graph does not have Mail.Send: an administrator runs what o365pw setup --send graph prints, " +
+		"which lets it send for its mailboxes alone; then set send = \"graph\"")}
 }
 
 // client is Graph with the app password's token.
