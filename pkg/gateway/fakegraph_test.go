@@ -1,10 +1,14 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
+	"net/mail"
 	"strconv"
 	"strings"
 	"sync"
@@ -130,5 +134,34 @@ func checkGraph(t *testing.T, r *rig, h map[string]string) {
 	}
 	if want := h["messages"]; want != "" && want != strconv.Itoa(len(r.graph.messages)) {
 		t.Errorf("Graph got %d messages, not %s:\n%s", len(r.graph.messages), want, all)
+	}
+}
+
+// submitFuzzed has a client say that in a session that sends by Graph, and leave.
+func submitFuzzed(t *testing.T, said []byte) {
+	t.Helper()
+	r := smtpRig(t, func(r *rig) { r.backend.grant.Send = SendGraph })
+	conn := r.connect("127.0.0.1:5000")
+	client := &end{conn, bufio.NewReader(conn)}
+	client.hears(t, "220 ")
+	client.says(t, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+goodUser+"\x00"+goodPassword))+"\r\n", "235 ")
+	go func() {
+		_, _ = conn.Write(said)
+		_ = conn.(interface{ CloseWrite() error }).CloseWrite()
+	}()
+	heard, _ := io.ReadAll(client.in)
+	conn.Close()
+	r.close()
+	told := bytes.Count(heard, []byte("250 2.0.0 sent by Graph"))
+	if told > len(r.graph.sent) || len(r.graph.messages) != len(r.graph.sent) {
+		t.Errorf("%d answers for %d messages: %q to %q", told, len(r.graph.sent), heard, said)
+	}
+	if strings.Contains(r.log.String(), "panic") {
+		t.Errorf("%s", r.log.String())
+	}
+	for _, m := range r.graph.sent {
+		if _, err := mail.ReadMessage(bytes.NewReader(m)); err != nil {
+			t.Errorf("%v: %q", err, m)
+		}
 	}
 }

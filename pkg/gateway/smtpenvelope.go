@@ -9,7 +9,7 @@ import (
 // smtpAddress reads the arguments of MAIL and RCPT (RFC 5321 section 4.1.2): an
 // address in angle brackets after prefix, which is FROM: or TO:, and parameters
 // after it. Quotes around the local part are undone, as net/mail does; source
-// routes, which nobody uses, are not taken. An empty address is the null sender.
+// routes and address literals, which nobody uses, are not taken. An empty address is the null sender.
 func smtpAddress(prefix, args string) (address string, params []string, ok bool) {
 	if len(args) < len(prefix) || !strings.EqualFold(args[:len(prefix)], prefix) {
 		return "", nil, false
@@ -42,8 +42,7 @@ func smtpAddress(prefix, args string) (address string, params []string, ok bool)
 	} else {
 		bare = bare[1:]
 	}
-	literal := strings.HasPrefix(bare, "[") && strings.HasSuffix(bare, "]")
-	if literal && !plainText(bare[1:len(bare)-1], ".:-") || !literal && (!plainText(bare, "-.") || !dotString(bare)) {
+	if !plainText(bare, "-.") || !dotString(bare) {
 		return "", nil, false
 	}
 	return local + "@" + bare, params, true
