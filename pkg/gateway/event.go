@@ -78,6 +78,9 @@ func (s *session) logEvent(e Event) {
 	case SignedIn:
 		text = "signed in"
 		args = append(args, "tls", e.TLS, "took", e.Took.Round(time.Millisecond))
+		if e.Grant.Send == SendGraph {
+			args = append(args, "send", string(SendGraph))
+		}
 	case Refused:
 		level, text = slog.LevelWarn, "sign-in refused"
 		if e.Reason == DecoyUsed {
