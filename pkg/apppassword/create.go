@@ -31,6 +31,8 @@ type Request struct {
 	MaxPerHour int
 	LoginName  string
 	Decoy      bool
+	// Send is that of [Record]; empty: as the profile says, whenever it sends.
+	Send string
 	// ExpiresAsked tells that the person chose Expires: it is then kept or
 	// refused, never shortened to what the tenant's policy allows.
 	ExpiresAsked bool
@@ -98,6 +100,14 @@ func (req *Request) checkLimits() (err error) {
 			return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(req.MaxPerHour), Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
 		}
 	}
+	if req.Send != "" {
+		if err := CheckSend(req.Send); err != nil {
+			return err
+		}
+		if !smtp || req.Decoy {
+			return &InvalidError{Field: "way to send", Value: req.Send, Problem: "has no meaning where smtp is not allowed", Needs: "smtp"}
+		}
+	}
 	if req.LoginName != "" {
 		if err := CheckLoginName(req.LoginName); err != nil {
 			return err
@@ -115,7 +125,7 @@ func (m *Manager) record(req Request) Record {
 		Name: req.Name, Profile: m.Profile.Name, Tenant: m.Profile.Tenant, Cloud: m.Profile.Cloud.Name, ClientID: m.Profile.ClientID,
 		Mailboxes: req.Mailboxes, Allow: req.Allow, Networks: append([]netip.Prefix{}, req.Networks...),
 		Keychain: m.Profile.Keychain, Created: m.now().UTC().Truncate(time.Second), Expires: req.Expires.UTC(),
-		ReadOnly: req.ReadOnly, From: req.From, MaxPerHour: req.MaxPerHour, LoginName: req.LoginName, Decoy: req.Decoy,
+		ReadOnly: req.ReadOnly, From: req.From, MaxPerHour: req.MaxPerHour, LoginName: req.LoginName, Decoy: req.Decoy, Send: req.Send,
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 
 // InvalidError tells which input is wrong. Nothing has been asked of anybody.
 type InvalidError struct {
-	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing", "sender", "number of messages an hour", "login name"
+	Field   string // "name", "mailbox", "protocol", "network", "expiry", "backing", "sender", "number of messages an hour", "login name", "way to send"
 	Value   string
 	Problem string // completes "FIELD VALUE …"
 	Needs   string // the protocol it has no meaning without; empty: none

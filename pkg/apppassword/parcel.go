@@ -244,7 +244,7 @@ func checkRecord(rec Record) error {
 		return fmt.Errorf("%q has no mailbox, or too many", shorten(rec.Name))
 	}
 	req := Request{Name: rec.Name, Mailboxes: rec.Mailboxes, Allow: rec.Allow, Networks: rec.Networks, Expires: rec.Expires, Backing: rec.Backing,
-		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour, LoginName: rec.LoginName, Decoy: rec.Decoy}
+		ReadOnly: rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour, LoginName: rec.LoginName, Decoy: rec.Decoy, Send: rec.Send}
 	if rec.Decoy {
 		req.Backing = BackingSecret
 	}

@@ -87,6 +87,9 @@ type Record struct {
 	// Arrived is when it came from another machine; zero: it was made here. Of the
 	// time before, this machine knows no use.
 	Arrived time.Time `json:"arrived,omitzero"`
+	// Send is how its messages go out: auto, smtp or graph; empty: as its profile
+	// says at that time.
+	Send string `json:"send,omitempty"`
 	// Previous is what a rotation has replaced, as long as something of it is
 	// left; nil: nothing is.
 	Previous *Previous `json:"previous,omitempty"`
@@ -273,6 +276,17 @@ func CheckLoginName(name string) error {
 func CheckMaxPerHour(n int) error {
 	if n < 1 || n > maxPerHour {
 		return &InvalidError{Field: "number of messages an hour", Value: strconv.Itoa(n), Problem: fmt.Sprintf("is not between 1 and %d", maxPerHour)}
+	}
+	return nil
+}
+
+// sendings are the ways of [Record.Send].
+var sendings = []string{"auto", "smtp", "graph"}
+
+// CheckSend tells what is wrong with a way to send as an [*InvalidError].
+func CheckSend(way string) error {
+	if !slices.Contains(sendings, way) {
+		return &InvalidError{Field: "way to send", Value: way, Problem: "is none of auto, smtp, graph"}
 	}
 	return nil
 }

@@ -17,15 +17,17 @@ import (
 )
 
 // Versions of the file. One that holds limits is of version 2, one that holds
-// sign-ins, or app passwords on them or on a certificate, of version 3, and one
-// with an app password that is being rotated of version 4. Programs that do not
-// know these refuse it: they would let more in than is allowed, and write the
+// sign-ins, or app passwords on them or on a certificate, of version 3, one with an
+// app password that is being rotated of version 4, and one with an app password
+// that has its own way to send of version 5. Programs that do not know these refuse
+// it: they would let more in than is allowed, or send another way, and write the
 // registry without them. Others stay readable for those.
 const (
 	registryPlain   = 1
 	registryLimits  = 2
 	registrySignIns = 3
-	registryVersion = 4 // the latest
+	registryRotated = 4
+	registryVersion = 5 // the latest
 )
 
 // Registry is the file that holds what is not secret of all app passwords of
@@ -199,8 +201,10 @@ func (e *NewerError) Error() string {
 // version is the least that can express the content.
 func (s *State) version() int {
 	switch {
-	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Previous != nil }):
+	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Send != "" }):
 		return registryVersion
+	case slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Previous != nil }):
+		return registryRotated
 	case len(s.SignIns) > 0,
 		slices.ContainsFunc(s.AppPasswords, func(r Record) bool { return r.Local() && !r.Decoy }),
 		slices.ContainsFunc(s.Pending, func(p Pending) bool { return p.Backing != "" }):

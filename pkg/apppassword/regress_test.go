@@ -178,7 +178,7 @@ func TestLimitsMakeANewRegistry(t *testing.T) {
 // A registry of a newer version is not damaged, and not written.
 func TestNewerRegistry(t *testing.T) {
 	f := newFixture(t)
-	writeFile(t, f.Registry.Path(), `{"version":5,"appPasswords":[]}`)
+	writeFile(t, f.Registry.Path(), `{"version":6,"appPasswords":[]}`)
 	_, err := f.Registry.Load()
 	if _, ok := errors.AsType[*NewerError](err); !ok {
 		t.Errorf("%v", err)

@@ -213,6 +213,18 @@ func (v *Verifier) Records() []Record {
 	return out
 }
 
+// Record is that of the app password of that id, as [Verifier.Records] has it; ok
+// is false where there is none.
+func (v *Verifier) Record(id string) (rec Record, ok bool) {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	h := v.byID[id]
+	if h == nil {
+		return Record{}, false
+	}
+	return h.rec, true
+}
+
 func networkAllowed(networks []netip.Prefix, remote netip.Addr) bool {
 	remote = remote.Unmap().WithZone("")
 	return len(networks) == 0 || slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(remote) })

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -23,6 +24,7 @@ import (
 type backend struct {
 	verifier *apppassword.Verifier
 	clouds   func(name string) (config.Cloud, error)
+	sending  func(profile string) string // how a profile sends; empty: it is not known
 
 	mu  sync.Mutex
 	tls map[string]*tls.Config // by cloud: one, so that its session tickets serve again
@@ -55,6 +57,7 @@ func (b *backend) grant(rec apppassword.Record, mailbox string, p gateway.Protoc
 		Credential: b.verifier.CredentialKey(rec), Revision: rec.Revision(),
 		Delegated: rec.Backing == apppassword.BackingUser,
 		ReadOnly:  rec.ReadOnly, From: rec.From, MaxPerHour: rec.MaxPerHour,
+		Send:  gateway.Sending(cmp.Or(rec.Send, b.sending(rec.Profile), config.DefaultSend)),
 		Quota: rec.Profile + "\x00" + strings.ToLower(rec.Name), // which a rotation does not change
 	}
 	cloud, err := b.clouds(rec.Cloud)
@@ -73,7 +76,10 @@ func (b *backend) Upstreams(p gateway.Protocol) []gateway.Upstream {
 			continue
 		}
 		g, err := b.grant(rec, "", p)
-		known := slices.ContainsFunc(list, func(u gateway.Upstream) bool { return u.Address == g.Upstream.Address })
+		g.Upstream.ByGraph = p == gateway.SMTP && g.Send == gateway.SendGraph
+		known := slices.ContainsFunc(list, func(u gateway.Upstream) bool {
+			return u.Address == g.Upstream.Address && u.ByGraph == g.Upstream.ByGraph
+		})
 		if err == nil && !known {
 			list = append(list, g.Upstream)
 		}

@@ -137,6 +137,7 @@ func (s *settings) profile(p config.Profile) {
 		{"tenant", "O365PW_TENANT", p.Tenant}, {"client_id", "O365PW_CLIENT_ID", p.ClientID}, {"login_client_id", "", p.LoginClientID},
 		{"mailbox", "", p.Mailbox}, {"backing", "", p.Backing}, {"certificate", "", p.Certificate}, {"assertion_algorithm", "", p.AssertionAlgorithm},
 		{"allow", "", p.Allow}, {"expires", "", p.Expires}, {"cloud", "", p.CloudName}, {"keychain", "O365PW_KEYCHAIN", p.Keychain},
+		{"send", "", p.Send},
 	} {
 		s.add(k.variable, k.value, "profiles", p.Name, k.key)
 	}

@@ -141,7 +141,7 @@ func (a *app) connectTo(ctx context.Context, s *session, rec apppassword.Record,
 	if err != nil {
 		return nil, err
 	}
-	g.backend = &backend{verifier: g.verifier, clouds: g.cloud}
+	g.backend = &backend{verifier: g.verifier, clouds: g.cloud, sending: g.sending}
 	grant, err := g.backend.grant(rec, mailbox, p)
 	if err != nil {
 		return nil, err

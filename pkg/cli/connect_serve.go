@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/audit"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/graph"
 )
 
 // withoutListeners is what of a gateway token and connect need: the app password,
@@ -37,6 +39,7 @@ func (g *gatewayRun) serveGranted(ctx context.Context, conn net.Conn, p gateway.
 	g.observer = &observer{trail: &trail{add: g.audit.Add, now: g.a.Now}}
 	g.server = &gateway.Server{
 		Backend: g.backend, Revalidate: g.settings().Revalidate, Proxy: gateway.ProxyFromEnvironment(g.a.Getenv), Log: g.log,
+		Graph: &submitter{verifier: g.verifier, clouds: g.cloud, http: g.httpClient}, GraphSize: graph.MaxMIME, Notes: filepath.Join(g.stateDir, "sending"),
 		Observe: func(e gateway.Event) {
 			if e.Kind == gateway.SignedIn {
 				usage.NoteLast(e.Grant.ID, apppassword.LastUse{Time: e.Time, Protocol: string(e.Protocol), Address: e.Remote.Addr().String()})

@@ -27,6 +27,7 @@ type createOptions struct {
 	from       []string
 	maxPerHour int
 	loginName  string
+	send       string
 	decoy      bool
 }
 
@@ -45,7 +46,8 @@ gateway only, for the mailboxes, protocols and networks given here.
 
 --read-only lets it change nothing in the mailbox; --from and --max-per-hour
 limit what it sends; --login-name is a short user name for devices that cannot
-hold an address.
+hold an address. --send says how: by SMTP, or by Microsoft Graph where SMTP AUTH is
+switched off.
 
 --decoy makes one that is to be found by those who should not look: it never
 signs in, and its use raises an alert. It has no client secret behind it, needs
@@ -60,6 +62,7 @@ printed; in a pipe the password alone.`,
   o365pw create mutt --backing user --profile private
   o365pw create archive --read-only
   o365pw create printer --login-name printer --allow smtp --from scan@contoso.com --max-per-hour 50
+  o365pw create reports --allow smtp --send graph
   o365pw create old-backup --decoy`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -76,7 +79,7 @@ printed; in a pipe the password alone.`,
 				}
 				o.name = name
 			}
-			for _, f := range []string{"expires", "backing", "mailbox", "network", "from", "login-name"} {
+			for _, f := range []string{"expires", "backing", "mailbox", "network", "from", "login-name", "send"} {
 				// An unset variable in a script must not mean the default.
 				if flag := cmd.Flags().Lookup(f); flag.Changed && strings.Trim(flag.Value.String(), "[]") == "" {
 					return &usageError{problem: "--" + f + " is empty", hint: "leave --" + f + " out to get the default"}
@@ -102,6 +105,7 @@ printed; in a pipe the password alone.`,
 	f.StringArrayVar(&o.from, "from", nil, "address, or @domain, it may send as; repeat for more (default: what Exchange lets pass)")
 	f.IntVar(&o.maxPerHour, "max-per-hour", 0, "most messages it may send an hour, 1 to 10000 (default: no limit)")
 	f.StringVar(&o.loginName, "login-name", "", "short user name that stands for its one mailbox")
+	f.StringVar(&o.send, "send", "", "how it sends: auto, smtp, graph (default: as the profile says, also later)")
 	f.BoolVar(&o.decoy, "decoy", false, "make a decoy: it never signs in, and its use raises an alert")
 	return cmd
 }
@@ -156,13 +160,18 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 	if o.decoy && (o.readOnly || len(o.from) > 0 || o.maxPerHour != 0) {
 		return req, &usageError{problem: "a decoy never signs in, so --read-only, --from and --max-per-hour have no meaning for it", hint: "o365pw create NAME --decoy"}
 	}
+	if o.send != "" {
+		if err := apppassword.CheckSend(o.send); err != nil {
+			return req, err
+		}
+	}
 	if o.backing != "" {
 		if problem, hint := config.CheckTenant(p.Tenant, o.backing, p.Cloud); problem != "" {
 			return req, &usageError{problem: "--backing " + o.backing + ": the profile's tenant: " + problem, hint: hint}
 		}
 	}
 	req = apppassword.Request{Name: strings.TrimSpace(o.name), Mailboxes: o.mailboxes, Allow: o.allow, Backing: cmp.Or(o.backing, p.Backing), NoWait: o.noWait,
-		ReadOnly: o.readOnly, From: o.from, MaxPerHour: o.maxPerHour, LoginName: o.loginName, Decoy: o.decoy}
+		ReadOnly: o.readOnly, From: o.from, MaxPerHour: o.maxPerHour, LoginName: o.loginName, Decoy: o.decoy, Send: o.send}
 	if err := apppassword.CheckName(req.Name); err != nil {
 		return req, err
 	}

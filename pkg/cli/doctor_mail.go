@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
+	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
@@ -196,6 +197,9 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	case gateway.FaultSMTPAuthOff:
 		x, _ := explain.Exchange("SmtpClientAuthentication")
 		r.remedies = remediesOf(x.Remedies())
+		if sending, ok := d.byGraph(ctx, mailbox); ok {
+			return sending
+		}
 	case gateway.FaultNotConnected:
 		r.remedies = d.notConnected(p, mailbox)
 	case gateway.FaultRefused:
@@ -211,6 +215,34 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	r.remedies = d.withOtherName(ctx, r.remedies, p, mailbox)
 	r.remedies = d.filled(r.remedies, d.values(mailbox))
 	return r
+}
+
+// byGraph is what holds of a mailbox to which SMTP is closed: whether it sends by
+// Graph. ok is false where that is not meant to be, or not possible.
+func (d *doctor) byGraph(ctx context.Context, mailbox string) (r result, ok bool) {
+	p := d.session.profile
+	if d.send() == string(gateway.SendSMTP) {
+		return result{}, false
+	}
+	const needs = "what it needs: a token with Mail.Send; with Mail.ReadBasic besides, the gateway can tell whether a message was sent whose answer was lost"
+	gst, err := controlOf(d.session.stateDir).Status(ctx)
+	switch {
+	case d.send() == string(gateway.SendGraph):
+		return passed("SMTP is closed to it, and it sends by Microsoft Graph, as the configuration says; %s", needs), true
+	case err == nil && slices.ContainsFunc(gst.ByGraph, func(m string) bool { return strings.EqualFold(m, mailbox) }):
+		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", needs), true
+	case d.delegated() && d.mailSignIn.GrantsGraph(p.Cloud):
+		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", needs), true
+	}
+	return result{}, false
+}
+
+// send is how the app password that is looked at sends, or else the profile.
+func (d *doctor) send() string {
+	if d.subject != nil && d.subject.Send != "" {
+		return d.subject.Send
+	}
+	return cmp.Or(d.session.profile.Send, config.DefaultSend)
 }
 
 func (d *doctor) try(ctx context.Context, p gateway.Protocol, mailbox string) error {

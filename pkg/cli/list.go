@@ -347,6 +347,9 @@ func allowed(r apppassword.Record) string {
 		case p == "smtp" && r.MaxPerHour > 0:
 			p += fmt.Sprintf(" %d/h", r.MaxPerHour)
 		}
+		if strings.HasPrefix(p, "smtp") && r.Send == "graph" {
+			p += " graph"
+		}
 		if strings.HasPrefix(p, "smtp") && len(r.From) > 0 {
 			p += " from"
 		}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,7 +124,7 @@ func (a *app) loginGraph(ctx context.Context, s *session, o loginOptions) error 
 			a.note("still signed in as %s (profile %s)", nobodyAs(held.Username), s.profile.Name)
 			return a.printSignIn(s.profile.Name, held.Username, true)
 		}
-		if advise(err).code != signInRequired {
+		if err != nil && advise(err).code != signInRequired {
 			return fmt.Errorf("see whether the sign-in is still good: %w", err)
 		}
 		claims = claimsOf(err)
@@ -177,11 +178,11 @@ func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
 	claims := ""
 	if o.ensure {
 		_, err := s.manager.MailToken(ctx)
+		si, _, serr := s.manager.SignInOf()
 		if err == nil {
-			si, _, err := s.manager.SignInOf()
-			if err != nil {
-				return err
-			}
+			err = serr
+		}
+		if err == nil && (s.profile.Send != "graph" || si.GrantsGraph(s.profile.Cloud)) {
 			a.note("still signed in for mail as %s (profile %s)", nobodyAs(si.Username), s.profile.Name)
 			return a.printSignIn(s.profile.Name, si.Username, true)
 		}
@@ -210,7 +211,36 @@ func (a *app) signInMail(ctx context.Context, s *session, fl flow, hint, claims 
 	if err != nil {
 		return apppassword.SignIn{}, err
 	}
+	if s.profile.Send == "graph" {
+		if tok, err = a.alsoForGraph(ctx, s, fl, tok, hint); err != nil {
+			return apppassword.SignIn{}, err
+		}
+	}
 	return s.manager.KeepSignIn(ctx, tok)
+}
+
+// alsoForGraph adds consent to sending by Graph to a sign-in for mail. A token is
+// for one resource, so that it takes a second one, and where nobody has consented
+// yet a second look of the person's. Either refresh token brings both.
+func (a *app) alsoForGraph(ctx context.Context, s *session, fl flow, mail entra.Token, hint string) (entra.Token, error) {
+	scope := apppassword.GraphScopes(s.profile.Cloud)
+	tok, err := s.entra.RefreshToken(ctx, s.profile.ClientID, mail.Refresh, scope)
+	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() != entra.Unavailable {
+		a.note("sending by Graph takes a consent of its own: sign in once more")
+		if tok, err = a.signInPerson(ctx, s.entra, fl, person{clientID: s.profile.ClientID, scope: scope, hint: cmp.Or(mail.Identity.Username, hint)}); err == nil &&
+			tok.Identity.ObjectID != mail.Identity.ObjectID {
+			return entra.Token{}, &failedError{code: failed, msg: "the second sign-in was by " + nobodyAs(tok.Identity.Username) + ", and the first by " + nobodyAs(mail.Identity.Username) + "; nothing was kept",
+				hint: "o365pw login --for mail, and choose the same person twice"}
+		}
+	}
+	if err != nil {
+		return entra.Token{}, fmt.Errorf("ask for consent to sending by Graph: %w", err)
+	}
+	mail.Scope = cmp.Or(mail.Scope, apppassword.MailScopes(s.profile.Cloud)) + " " + cmp.Or(tok.Scope, scope)
+	if !tok.Refresh.IsZero() {
+		mail.Refresh = tok.Refresh
+	}
+	return mail, nil
 }
 
 // claimsOf is what Entra wants to see again at the next sign-in (OpenID Connect

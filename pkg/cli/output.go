@@ -69,6 +69,7 @@ type appPasswordJSON struct {
 	Decoy            bool     `json:"decoy"`
 	LastUsedProtocol string   `json:"lastUsedProtocol"` // empty: never used
 	LastUsedAddress  string   `json:"lastUsedAddress"`
+	Send             string   `json:"send"` // empty: as the profile says
 
 	// RemoteLastUsed is the last sign-in with what stands behind it, as Graph's
 	// report has it: absent where that is unknown, and without --remote-use.
@@ -97,7 +98,7 @@ func toJSON(e apppassword.Entry) appPasswordJSON {
 		ID: e.ID, Name: e.Name, Profile: e.Profile,
 		Mailboxes: orEmpty(e.Mailboxes), Allow: orEmpty(e.Allow), Networks: orEmpty(e.Networks),
 		Backing: e.Backing, Hint: e.Hint, Created: utc(e.Created), Expires: utc(e.Expires), Status: string(e.Status),
-		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy,
+		ReadOnly: e.ReadOnly, From: orEmpty(e.From), MaxPerHour: e.MaxPerHour, LoginName: e.LoginName, Decoy: e.Decoy, Send: e.Send,
 		LastUsed: utc(e.LastUse.Time), LastUsedProtocol: e.LastUse.Protocol, LastUsedAddress: e.LastUse.Address,
 		RemoteLastUsed: utc(e.RemoteUse),
 		Previous:       toPrevious(e),
@@ -157,7 +158,7 @@ func csvHeader(password bool) []string {
 	if password {
 		header = append(header, "password")
 	}
-	return append(header, "readOnly", "from", "maxPerHour", "loginName", "decoy", "lastUsedProtocol", "lastUsedAddress")
+	return append(header, "readOnly", "from", "maxPerHour", "loginName", "decoy", "lastUsedProtocol", "lastUsedAddress", "send")
 }
 
 // csvRow is an app password, with its password where the header names one.
@@ -173,7 +174,7 @@ func csvRow(v withPassword, password bool) []string {
 		row = append(row, v.Password)
 	}
 	return append(row, strconv.FormatBool(p.ReadOnly), strings.Join(p.From, " "), strconv.Itoa(p.MaxPerHour), p.LoginName,
-		strconv.FormatBool(p.Decoy), p.LastUsedProtocol, p.LastUsedAddress)
+		strconv.FormatBool(p.Decoy), p.LastUsedProtocol, p.LastUsedAddress, p.Send)
 }
 
 // date is a time in RFC 3339; empty where there is none.

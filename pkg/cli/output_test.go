@@ -41,7 +41,8 @@ const fullJSON = `{
   "loginName": "p1",
   "decoy": true,
   "lastUsedProtocol": "imap",
-  "lastUsedAddress": "192.168.1.9"
+  "lastUsedAddress": "192.168.1.9",
+  "send": "graph"
 }`
 
 const emptyJSON = `{
@@ -63,7 +64,8 @@ const emptyJSON = `{
   "loginName": "",
   "decoy": false,
   "lastUsedProtocol": "",
-  "lastUsedAddress": ""
+  "lastUsedAddress": "",
+  "send": ""
 }`
 
 func fullEntry() apppassword.Entry {
@@ -72,7 +74,7 @@ func fullEntry() apppassword.Entry {
 			ClientID: "c", Mailboxes: []string{"alice@contoso.com"}, Allow: []string{"imap", "smtp"},
 			Networks: []netip.Prefix{netip.MustParsePrefix("192.168.1.0/24")}, Backing: "secret", Hint: "abC", Keychain: "file",
 			Created: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Expires: time.Date(2027, 5, 21, 12, 0, 0, 0, time.UTC),
-			ReadOnly: true, From: []string{"@contoso.com"}, MaxPerHour: 20, LoginName: "p1", Decoy: true}}
+			ReadOnly: true, From: []string{"@contoso.com"}, MaxPerHour: 20, LoginName: "p1", Decoy: true, Send: "graph"}}
 }
 
 func TestAppPasswordJSONIsStable(t *testing.T) {
@@ -91,10 +93,10 @@ func TestAppPasswordJSONIsStable(t *testing.T) {
 func TestCSVIsStable(t *testing.T) {
 	v := withPassword{AppPassword: toJSON(fullEntry()), Password: "abcdefghijklmnop"}
 	for password, want := range map[bool][2]string{
-		false: {"id,name,profile,mailboxes,allow,networks,backing,hint,created,expires,lastUsed,status,readOnly,from,maxPerHour,loginName,decoy,lastUsedProtocol,lastUsedAddress",
-			"c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611,printer,work,alice@contoso.com,imap smtp,192.168.1.0/24,secret,abC,2026-11-22T12:00:00Z,2027-05-21T12:00:00Z,2026-11-23T08:30:00Z,active,true,@contoso.com,20,p1,true,imap,192.168.1.9"},
-		true: {"id,name,profile,mailboxes,allow,networks,backing,hint,created,expires,lastUsed,status,password,readOnly,from,maxPerHour,loginName,decoy,lastUsedProtocol,lastUsedAddress",
-			"c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611,printer,work,alice@contoso.com,imap smtp,192.168.1.0/24,secret,abC,2026-11-22T12:00:00Z,2027-05-21T12:00:00Z,2026-11-23T08:30:00Z,active,abcdefghijklmnop,true,@contoso.com,20,p1,true,imap,192.168.1.9"},
+		false: {"id,name,profile,mailboxes,allow,networks,backing,hint,created,expires,lastUsed,status,readOnly,from,maxPerHour,loginName,decoy,lastUsedProtocol,lastUsedAddress,send",
+			"c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611,printer,work,alice@contoso.com,imap smtp,192.168.1.0/24,secret,abC,2026-11-22T12:00:00Z,2027-05-21T12:00:00Z,2026-11-23T08:30:00Z,active,true,@contoso.com,20,p1,true,imap,192.168.1.9,graph"},
+		true: {"id,name,profile,mailboxes,allow,networks,backing,hint,created,expires,lastUsed,status,password,readOnly,from,maxPerHour,loginName,decoy,lastUsedProtocol,lastUsedAddress,send",
+			"c0bbf6de-9c7d-4e1b-8d1a-e0f3918f3611,printer,work,alice@contoso.com,imap smtp,192.168.1.0/24,secret,abC,2026-11-22T12:00:00Z,2027-05-21T12:00:00Z,2026-11-23T08:30:00Z,active,abcdefghijklmnop,true,@contoso.com,20,p1,true,imap,192.168.1.9,graph"},
 	} {
 		if d := cmp.Diff(want[0], strings.Join(csvHeader(password), ",")); d != "" {
 			t.Error(d)

@@ -25,6 +25,7 @@ import (
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/gateway"
+	"github.com/o365pw/o365pw/pkg/graph"
 	"github.com/o365pw/o365pw/pkg/secret"
 )
 
@@ -229,7 +230,7 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	if err := g.verifier.Load(ctx); err != nil {
 		return nil, err
 	}
-	g.backend = &backend{verifier: g.verifier, clouds: g.cloud}
+	g.backend = &backend{verifier: g.verifier, clouds: g.cloud, sending: g.sending}
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return g.tls.Load().GetCertificate(h)
 	}}
@@ -237,6 +238,7 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	g.notify = &notifier{status: g.oneLine, log: g.log}
 	g.server = &gateway.Server{
 		Backend: g.backend, TLS: tlsConfig, Legacy: gateway.Legacy{Listeners: g.legacy, TLS: g.legacyTLS()}, Revalidate: settings.Revalidate, Proxy: gateway.ProxyFromEnvironment(a.Getenv), Log: g.log, Observe: g.observer.observe,
+		Graph: &submitter{verifier: g.verifier, clouds: g.cloud, http: g.httpClient}, GraphSize: graph.MaxMIME, Notes: filepath.Join(g.stateDir, "sending"),
 	}
 	return g, nil
 }
@@ -309,7 +311,24 @@ func (g *gatewayRun) cloud(name string) (config.Cloud, error) {
 	return config.Cloud{}, &config.Error{Key: "clouds." + name, Problem: "an app password belongs to this cloud, which the configuration does not have", Hint: "add it, and reload the gateway"}
 }
 
+// sending is how a profile sends, in the configuration as it is now.
+func (g *gatewayRun) sending(profile string) string {
+	if cfg := g.cfg.Load(); cfg != nil {
+		return cfg.Profiles[profile].Send
+	}
+	return ""
+}
+
 func (g *gatewayRun) entraClient(cloud config.Cloud, tenant string) (*entra.Client, error) {
+	h, err := g.httpClient(cloud)
+	if err != nil {
+		return nil, err
+	}
+	return g.a.entraClient(h, cloud, tenant), nil
+}
+
+// httpClient is the cloud's, so that connections are used again.
+func (g *gatewayRun) httpClient(cloud config.Cloud) (*http.Client, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := g.http[cloud.Name]
@@ -323,7 +342,7 @@ func (g *gatewayRun) entraClient(cloud config.Cloud, tenant string) (*entra.Clie
 		}
 		g.http[cloud.Name] = h
 	}
-	return g.a.entraClient(h, cloud, tenant), nil
+	return h, nil
 }
 
 // ownKeychain is the kind of keychain that holds the key of the local

@@ -171,6 +171,7 @@ func (g *gatewayRun) reload(ctx context.Context) {
 		return
 	}
 	g.backend.forget()
+	g.server.ForgetSending()
 	g.mu.Lock()
 	g.http = nil
 	g.mu.Unlock()

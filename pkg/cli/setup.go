@@ -27,6 +27,7 @@ type setupOptions struct {
 	app           string
 	backing       string
 	allow         []string
+	send          string
 	importFile    string
 	wait          string
 	yes           bool
@@ -67,6 +68,7 @@ DavMail (davmail.properties) and proposes what it says. Nothing secret is read.
   o365pw setup --mailbox alice@contoso.com --organization --wait
   o365pw setup --mailbox a@contoso.com --mailbox b@contoso.com --organization --app o365pw-sales
   o365pw setup --mailbox scan@contoso.com --organization --allow imap,pop3,smtp --dry-run
+  o365pw setup --mailbox scan@contoso.com --organization --allow smtp --send graph
   o365pw setup --mailbox alice@contoso.com --organization --azure-cli --wait 2h
   o365pw setup --mailbox alice@contoso.us --organization --cloud usgov --device-code
   o365pw setup --mailbox a@contoso.com --organization --backing certificate --yes > exchange.ps1
@@ -86,7 +88,7 @@ DavMail (davmail.properties) and proposes what it says. Nothing secret is read.
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, f := range []string{"mailbox", "cloud", "tenant", "client-id", "login-client-id", "app", "backing", "allow", "import", "wait"} {
+			for _, f := range []string{"mailbox", "cloud", "tenant", "client-id", "login-client-id", "app", "backing", "allow", "send", "import", "wait"} {
 				// An unset variable in a script must not mean the default.
 				if flag := cmd.Flags().Lookup(f); flag.Changed && strings.Trim(flag.Value.String(), "[]") == "" {
 					return &usageError{problem: "--" + f + " is empty", hint: "leave --" + f + " out to get the default"}
@@ -107,6 +109,7 @@ DavMail (davmail.properties) and proposes what it says. Nothing secret is read.
 	f.StringVar(&o.app, "app", "", "unique name of the application (default: one from the first mailbox)")
 	f.StringVar(&o.backing, "backing", "", "what stands behind app passwords: secret, certificate, user (default: as the policy allows)")
 	f.StringSliceVar(&o.allow, "allow", nil, "protocols: imap, pop3, smtp (default: the profile's, else imap,smtp)")
+	f.StringVar(&o.send, "send", "", "how app passwords send: auto, smtp, graph (default: the profile's, else auto)")
 	f.StringVar(&o.importFile, "import", "", "configuration of email-oauth2-proxy or DavMail to take values from")
 	f.StringVar(&o.wait, "wait", "", "try the mailboxes until Exchange lets them be opened, for so long (alone: "+defaultWait+")")
 	f.Lookup("wait").NoOptDefVal = defaultWait

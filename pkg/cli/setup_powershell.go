@@ -53,15 +53,17 @@ func (w *setup) switches() string {
 	for _, s := range []struct{ protocol, parameter string }{
 		{"imap", " -ImapEnabled $true"}, {"pop3", " -PopEnabled $true"}, {"smtp", " -SmtpClientAuthenticationDisabled $false"},
 	} {
-		if slices.Contains(w.profile.Allow, s.protocol) {
+		if slices.Contains(w.profile.Allow, s.protocol) && (s.protocol != "smtp" || w.profile.Send != "graph") {
 			b.WriteString(s.parameter)
 		}
 	}
 	return b.String()
 }
 
-// sendingLines are comments: what sending may need besides, and the way without
-// FullAccess. https://learn.microsoft.com/exchange/permissions-exo/application-rbac
+// sendingLines are what sending by Graph needs, and comments: what sending may need
+// besides, and the way without FullAccess. Mail.Send that is granted in Entra lets an
+// application send as everybody in the tenant, so it is a role of Exchange's, for
+// these mailboxes alone. https://learn.microsoft.com/exchange/permissions-exo/application-rbac
 func (w *setup) sendingLines() []string {
 	id := psQuote(w.principal.ID)
 	lines := []string{"", "# Only where the application is to send as another address than the mailbox's own, for each such address:"}
@@ -73,11 +75,20 @@ func (w *setup) sendingLines() []string {
 		filter = append(filter, "PrimarySmtpAddress -eq '"+strings.ReplaceAll(m, "'", "''")+"'")
 	}
 	scope := psQuote(w.uniqueScope())
+	newScope := "New-ManagementScope -Name " + scope + " -RecipientRestrictionFilter " + psDouble(strings.Join(filter, " -or "))
+	if w.profile.Send == "graph" {
+		return append(lines, "",
+			"# Lets the application send by Microsoft Graph for these mailboxes, and look into their Sent Items whether a message",
+			"# was sent whose answer was lost. In Entra it must not have Mail.Send besides: that would be for every mailbox.",
+			newScope,
+			"New-ManagementRoleAssignment -Role 'Application Mail.Send' -App "+id+" -CustomResourceScope "+scope,
+			"New-ManagementRoleAssignment -Role 'Application Mail.ReadBasic' -App "+id+" -CustomResourceScope "+scope)
+	}
 	return append(lines, "",
 		"# Only where the application is to send and must not read: in place of Add-MailboxPermission above, these two lines.",
 		"# They work only without the permission SMTP.SendAsApp in Entra (remove it: Enterprise applications, the application,",
 		"# Permissions), since a token that holds it makes Exchange ask for FullAccess. IMAP and POP have no such way.",
-		"# New-ManagementScope -Name "+scope+" -RecipientRestrictionFilter "+psDouble(strings.Join(filter, " -or ")),
+		"# "+newScope,
 		"# New-ManagementRoleAssignment -Role 'Application SMTP.SendAsApp' -App "+id+" -CustomResourceScope "+scope)
 }
 

@@ -30,6 +30,10 @@ func (w *setup) takeProfile(ctx context.Context, name string, asked bool) (err e
 	p := &w.profile
 	p.Name, p.Expires = name, cmp.Or(w.was.Expires, config.DefaultExpires)
 	p.AssertionAlgorithm = cmp.Or(w.was.AssertionAlgorithm, config.DefaultAssertionAlgorithm)
+	p.Send = cmp.Or(w.o.send, w.was.Send, config.DefaultSend)
+	if err := apppassword.CheckSend(p.Send); err != nil {
+		return err
+	}
 	p.Keychain = cmp.Or(w.Getenv("O365PW_KEYCHAIN"), w.was.Keychain, config.DefaultKeychain)
 	p.Certificate = cmp.Or(w.was.Certificate, w.imported.Certificate)
 	if len(w.mailboxes) > 0 {
@@ -215,6 +219,7 @@ func (w *setup) settings() []config.Setting {
 	if w.was.Name == "" {
 		add("keychain", p.Keychain, "", config.DefaultKeychain)
 	}
+	add("send", p.Send, w.was.Send, config.DefaultSend)
 	add("certificate", p.Certificate, w.was.Certificate, "")
 	if w.was.Name != "" {
 		// What the file leaves to the default stays so.

@@ -188,6 +188,12 @@ func (a *app) printCard(e apppassword.Entry, servers map[string]serverJSON, pass
 	if e.MaxPerHour > 0 {
 		line("Sends", fmt.Sprintf("at most %s an hour", plural(e.MaxPerHour, "message")))
 	}
+	switch e.Send {
+	case "graph":
+		line("Sends by", "Microsoft Graph")
+	case "smtp":
+		line("Sends by", "SMTP alone")
+	}
 	if e.Decoy {
 		line("Decoy", a.paint(yellow, "never signs in; its use raises an alert"))
 	}

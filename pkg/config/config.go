@@ -26,6 +26,7 @@ const (
 	DefaultRevalidate = 60 * time.Second
 
 	DefaultAssertionAlgorithm = "PS256"
+	DefaultSend               = "auto"
 )
 
 // Config is a configuration file. Load makes it; the zero value is a file with
@@ -58,6 +59,10 @@ type Profile struct {
 	Certificate   string // absolute path of a PEM file with key; empty: in the keychain
 
 	AssertionAlgorithm string // PS256 or RS256 (RFC 7518): signs the client assertions of backing certificate
+
+	// Send is how messages go out: smtp, graph, or auto, which is smtp as long as
+	// that is not switched off. An app password may have its own.
+	Send string
 }
 
 // Cloud tells where the parts of a Microsoft 365 answer.

@@ -22,7 +22,7 @@ var keys = map[string]string{
 	"profiles.*.tenant": aString, "profiles.*.client_id": aString, "profiles.*.login_client_id": aString,
 	"profiles.*.mailbox": aString, "profiles.*.backing": aString, "profiles.*.allow": aStrings,
 	"profiles.*.expires": aString, "profiles.*.cloud": aString, "profiles.*.keychain": aString,
-	"profiles.*.certificate": aString, "profiles.*.assertion_algorithm": aString,
+	"profiles.*.certificate": aString, "profiles.*.assertion_algorithm": aString, "profiles.*.send": aString,
 	"clouds.*.authority": aString, "clouds.*.graph": aString, "clouds.*.imap": aString, "clouds.*.pop3": aString,
 	"clouds.*.smtp": aString, "clouds.*.exchange_resource": aString, "clouds.*.ca_file": aString,
 	"gateway.imap": aString, "gateway.pop3": aString, "gateway.smtp": aString, "gateway.tls_cert": aString,

@@ -42,6 +42,7 @@ type (
 		Certificate   string   `toml:"certificate" json:"certificate"`
 
 		AssertionAlgorithm string `toml:"assertion_algorithm" json:"assertion_algorithm"`
+		Send               string `toml:"send" json:"send"`
 	}
 	fileCloud struct {
 		Authority        string `toml:"authority" json:"authority"`

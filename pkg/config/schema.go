@@ -51,6 +51,8 @@ var describedKeys = map[string]described{
 	"profiles.*.keychain":            {text: "Where secrets are kept: the system's keychain, or the encrypted file in the state folder.", standard: DefaultKeychain, values: keychains},
 	"profiles.*.certificate":         {text: "With backing certificate: a PEM file with the certificate and its key. Left out: both are in the keychain. A relative path starts at this file's folder."},
 	"profiles.*.assertion_algorithm": {text: "What signs the client assertions of backing certificate (RFC 7518).", standard: DefaultAssertionAlgorithm, values: algorithms},
+	"profiles.*.send": {text: "How app passwords send: by SMTP, by Microsoft Graph, or by SMTP and where SMTP AUTH is switched off by Graph.",
+		standard: DefaultSend, values: sendings},
 
 	"clouds":                     {text: "Clouds that are not built in."},
 	"clouds.*":                   {text: "A cloud: where Entra, Graph and Exchange answer."},

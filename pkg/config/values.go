@@ -20,6 +20,7 @@ var (
 	backings  = []string{"secret", "user", "certificate"}
 	protocols = []string{"imap", "pop3", "smtp"}
 	keychains = []string{"system", "file"}
+	sendings  = []string{"auto", "smtp", "graph"}
 	// algorithms are those of RFC 7518 that Entra takes for client assertions:
 	// https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 	algorithms = []string{"PS256", "RS256"}
@@ -108,6 +109,7 @@ func (r *reader) profile(name string, f fileProfile, own map[string]Cloud) Profi
 	r.checked(key("expires"), f.Expires, checkExpires)
 	r.checked(key("keychain"), f.Keychain, oneOf(keychains))
 	r.checked(key("assertion_algorithm"), f.AssertionAlgorithm, oneOf(algorithms))
+	r.checked(key("send"), f.Send, oneOf(sendings))
 	if f.Allow != nil && len(f.Allow) == 0 {
 		r.fail(key("allow"), "is empty: nothing would be allowed", "known: "+strings.Join(protocols, ", "))
 	}
@@ -122,7 +124,7 @@ func (r *reader) profile(name string, f fileProfile, own map[string]Cloud) Profi
 	p := Profile{
 		Name: name, Tenant: f.Tenant, ClientID: f.ClientID, LoginClientID: f.LoginClientID, Mailbox: f.Mailbox,
 		Backing: f.Backing, Allow: f.Allow, Expires: f.Expires, CloudName: f.Cloud, Keychain: f.Keychain,
-		Certificate: r.file(f.Certificate), AssertionAlgorithm: f.AssertionAlgorithm,
+		Certificate: r.file(f.Certificate), AssertionAlgorithm: f.AssertionAlgorithm, Send: f.Send,
 	}
 	p.fillDefaults()
 	cloud, ok := own[p.CloudName]
@@ -146,6 +148,7 @@ func (p *Profile) fillDefaults() {
 	p.CloudName = cmp.Or(p.CloudName, DefaultCloud)
 	p.Keychain = cmp.Or(p.Keychain, DefaultKeychain)
 	p.AssertionAlgorithm = cmp.Or(p.AssertionAlgorithm, DefaultAssertionAlgorithm)
+	p.Send = cmp.Or(p.Send, DefaultSend)
 	if len(p.Allow) == 0 {
 		p.Allow = []string{"imap", "smtp"}
 	}

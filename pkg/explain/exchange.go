@@ -134,6 +134,8 @@ var exchange = []entry{
 				"Set-CASMailbox -Identity ADDRESS -SmtpClientAuthenticationDisabled $false", Administrator},
 			{"it is switched off for the organisation, and is to be on for all",
 				"Set-TransportConfig -SmtpClientAuthenticationDisabled $false", Administrator},
+			{"it is to stay off: the gateway can send by Microsoft Graph in its place",
+				"o365pw setup --send graph, and run the lines that it prints", Administrator},
 			{"the tenant has security defaults, which switch it off",
 				"use Conditional Access in their place, in Entra: Overview, Properties, Manage security defaults", Administrator}}},
 	{kind: OfExchange, codes: []string{"5.7.139"}, says: []string{"5.7.139", "basic authentication is disabled", "no login failed"}, weakly: []string{"login failed"}, source: basicAuth, general: true,

@@ -83,6 +83,9 @@ func (s *session) logEvent(e Event) {
 			args = append(args, "tls_version", e.TLSVersion)
 		}
 		args = append(args, "took", e.Took.Round(time.Millisecond))
+		if e.Grant.Send == SendGraph {
+			args = append(args, "send", string(SendGraph))
+		}
 	case Refused:
 		level, text = slog.LevelWarn, "sign-in refused"
 		if e.Reason == DecoyUsed {

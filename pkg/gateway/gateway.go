@@ -22,6 +22,9 @@
 //   - Wrong passwords never reach the upstream. From the sixth on, each costs
 //     its address, and its user name, a growing delay.
 //   - A shutdown lets a message that is being stored or sent arrive.
+//   - A message that goes by Graph, since SMTP is closed, goes to whom the client
+//     has named and to nobody else, and not twice. The client's 250 means that
+//     Graph has it; nothing is kept here.
 //   - One session's fault, a panic included, stays with that session.
 //   - No password and no token is logged.
 //
@@ -79,6 +82,7 @@ type Grant struct {
 	ReadOnly   bool     // IMAP and POP3 commands that change the mailbox are refused
 	From       []string // senders that MAIL FROM may name, addresses or @domain, in any case; empty: any
 	MaxPerHour int      // messages that may be sent within an hour; 0: any number
+	Send       Sending  // how messages go out over SMTP; empty: by the upstream
 	Quota      string   // what they are counted under, by all grants that share it; empty: ID
 }
 
@@ -90,6 +94,10 @@ type Upstream struct {
 	Address  string      // host:port; every address of the host is tried
 	StartTLS bool        // TLS is begun by STARTTLS rather than at once
 	TLS      *tls.Config // nil: the system's roots and the host of Address
+
+	// ByGraph tells that no message goes there: the app password sends by Graph
+	// alone.
+	ByGraph bool
 }
 
 // Backend judges sign-ins. Its methods are called from many goroutines at

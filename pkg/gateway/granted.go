@@ -80,7 +80,7 @@ func (s *session) letIn(ctx context.Context) error {
 	began := time.Now()
 	opening, cancel := context.WithTimeout(ctx, s.server.upstreamTimeout())
 	defer cancel()
-	up, welcome, err := s.connect(opening, *s.granted)
+	_, up, welcome, err := s.connect(opening, *s.granted)
 	if err == nil {
 		s.client.speak()
 		return s.serve(ctx, up, welcome, time.Since(began))

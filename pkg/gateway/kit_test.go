@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -77,6 +78,7 @@ type rig struct {
 	name     Protocol // that clients speak
 	server   *Server
 	backend  *fakeBackend
+	graph    *fakeGraph
 	log      *logtest.Buffer
 	ln       net.Listener  // clients arrive here
 	memory   *pipeListener // ln, unless that is a socket
@@ -126,6 +128,8 @@ func newRig(t testing.TB, change func(*rig), ln ...net.Listener) *rig {
 			return r.upstream.dial(ctx, netip.MustParseAddrPort("127.0.0.1:40000"))
 		},
 	}
+	r.graph = &fakeGraph{}
+	r.server.Graph, r.server.Notes = r.graph, filepath.Join(t.TempDir(), "sending")
 	if change != nil {
 		change(r)
 	}

@@ -67,6 +67,13 @@ func (o *offers) ask(address string, ask func() ([]string, error)) []string {
 // and never could be, can do nothing.
 func (s *Server) offered(ctx context.Context, name Protocol, p protocol) []string {
 	upstreams := s.Backend.Upstreams(name)
+	// Who sends by Graph is known after sign-in only: what that cannot do is
+	// refused then, unless everybody does.
+	all := len(upstreams)
+	upstreams = slices.DeleteFunc(slices.Clone(upstreams), func(u Upstream) bool { return u.ByGraph })
+	if all > 0 && len(upstreams) == 0 {
+		return graphOffers(s.graphSize())
+	}
 	lists := make([][]string, len(upstreams))
 	ctx, cancel := context.WithTimeout(ctx, offersWithin)
 	defer cancel()

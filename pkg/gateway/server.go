@@ -43,6 +43,17 @@ type Server struct {
 	// it must not hold up. Nil: nobody.
 	Observe func(Event)
 
+	// Graph sends for mailboxes whose SMTP is closed. Nil: nobody does, and all
+	// send by SMTP. GraphSize is the largest message that it takes, in bytes, with
+	// the header fields that are added here; 0: 2,900,000.
+	Graph     Submitter
+	GraphSize int
+
+	// Notes is a folder of its own for notes about messages that are being sent by
+	// Graph, so that none is sent twice. It has to be there where Graph is, and is
+	// made when it is first needed.
+	Notes string
+
 	// Dial connects to the upstream, or to its proxy. Nil: a net.Dialer, which tries every
 	// address of the host.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -94,7 +105,12 @@ type Server struct {
 	limits  limits
 	quota   quota
 	offers  offers
-	tls     *tls.Config // TLS, with a least version
+
+	switched switched
+	outbox   outbox
+	journal  journal
+
+	tls *tls.Config // TLS, with a least version
 
 	mu        sync.Mutex // guards what follows, and grant and since of each session
 	started   time.Time
@@ -187,6 +203,10 @@ func (s *Server) begin(listening map[Protocol]string) error {
 	if s.Backend == nil {
 		return errors.New("gateway: no backend")
 	}
+	if s.Graph != nil && s.Notes == "" {
+		return errors.New("gateway: no folder for notes about messages")
+	}
+	s.journal.dir = s.Notes
 	for name := range listening {
 		if _, ok := protocols[name]; !ok {
 			return fmt.Errorf("gateway: protocol %q is not served", name)
@@ -416,5 +436,5 @@ func (s *Server) Status() Status {
 	sessions := s.Sessions()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{PID: os.Getpid(), Started: s.started, Listeners: maps.Clone(s.listeners), Legacy: maps.Clone(s.legacy), Sessions: sessions}
+	return Status{PID: os.Getpid(), Started: s.started, Listeners: maps.Clone(s.listeners), Legacy: maps.Clone(s.legacy), Sessions: sessions, ByGraph: s.switched.list()}
 }

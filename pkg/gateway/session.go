@@ -285,10 +285,10 @@ func (s *session) startTLS(ctx context.Context) error {
 func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up *upstream, welcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.server.upstreamTimeout())
 	defer cancel()
-	if grant, err = s.judge(ctx, cred); err == nil {
-		up, welcome, err = s.connect(ctx, grant)
+	if grant, err = s.judge(ctx, cred); err != nil {
+		return grant, nil, "", err
 	}
-	return grant, up, welcome, err
+	return s.connect(ctx, grant)
 }
 
 // judge has the backend judge the credentials, unless the sign-in is granted
@@ -300,30 +300,44 @@ func (s *session) judge(ctx context.Context, cred credentials) (Grant, error) {
 	return s.server.Backend.SignIn(ctx, Attempt{Protocol: s.name, User: cred.user, Password: cred.password, Remote: s.client.remote})
 }
 
-// connect has the upstream open the mailbox of a sign-in that is granted. The
-// session is registered when it returns without error.
-func (s *session) connect(ctx context.Context, grant Grant) (up *upstream, welcome string, err error) {
-	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8, narrow: grant.ReadOnly}
-	if up, welcome, err = s.server.open(ctx, s.proto, grant, l); err != nil {
-		return nil, "", err
+// connect has the upstream open the mailbox of a sign-in that is granted, unless
+// the session sends by Graph: then there is none. The session is registered when it
+// returns without error.
+func (s *session) connect(ctx context.Context, granted Grant) (grant Grant, up *upstream, welcome string, err error) {
+	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8, narrow: granted.ReadOnly}
+	if grant, up, welcome, err = s.server.enter(ctx, s.proto, s.name, granted, l); err != nil {
+		return grant, nil, "", err
 	}
 	// A revocation between the grant and here has found no session to close. Those
 	// after register find one; those before are found by asking once more.
-	s.server.register(s, grant, s.proto.relay(s, up, grant))
+	s.server.register(s, grant, s.newRelay(up, grant))
 	if err = s.server.Backend.Allowed(grant); err == nil && grant.expired() {
 		err = &Refusal{Reason: Expired, Err: errExpired}
 	}
 	if err != nil {
 		s.server.unregister(s, arriving)
-		up.close()
-		return nil, "", err
+		if up != nil {
+			up.close()
+		}
+		return grant, nil, "", err
 	}
-	return up, welcome, nil
+	return grant, up, welcome, nil
+}
+
+// newRelay is what the session will be: without an upstream, one that sends by
+// Graph.
+func (s *session) newRelay(up *upstream, grant Grant) relay {
+	if up == nil {
+		return newSMTPSubmit(s, grant)
+	}
+	return s.proto.relay(s, up, grant)
 }
 
 // serve tells the client that it is in, and passes bytes until the end.
 func (s *session) serve(ctx context.Context, up *upstream, welcome string, took time.Duration) error {
-	defer up.close()
+	if up != nil {
+		defer up.close()
+	}
 	defer s.server.unregister(s, leaving)
 	defer s.watch()()
 	accept := s.proto.accept
@@ -337,6 +351,9 @@ func (s *session) serve(ctx context.Context, up *upstream, welcome string, took 
 	s.tell(Event{Kind: SignedIn, Grant: s.grant, Took: took})
 	s.setDeadline(time.Time{})
 	s.client.follow(s.relay)
+	if submit, ok := s.relay.(*smtpSubmit); ok {
+		return submit.serve(ctx)
+	}
 	return s.splice(ctx, up)
 }
 

@@ -7,8 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// message passes a message on, up to the line with a lone dot (RFC 5321
-// section 4.5.2).
+// message passes a message on, up to the line with a lone dot.
+func (r *smtpRelay) message() error {
+	out := bufio.NewWriterSize(upWriter{r.s, r.up}, bufferSize)
+	return r.s.copyMessage(out, r.passed)
+}
+
+// copyMessage copies a message, up to the line with a lone dot (RFC 5321 section
+// 4.5.2), which is copied as well; whole is called before that goes out.
 //
 // Only CRLF "." CRLF ends it. Servers disagree about what else does: some take
 // a bare LF for a line's end, some a bare CR, some drop all CRs before an LF. A
@@ -18,9 +24,8 @@ import (
 // that is alone on its line without being the end, or that only this puts at
 // the beginning of one, is doubled. A CR elsewhere becomes a blank: as a line's
 // end it could make a new header field of the rest of one.
-func (r *smtpRelay) message() error {
-	in := r.s.client.in
-	out := bufio.NewWriterSize(upWriter{r.s, r.up}, bufferSize)
+func (s *session) copyMessage(out *bufio.Writer, whole func()) error {
+	in := s.client.in
 	var (
 		begin = true  // at the beginning of a line
 		after = true  // the line before ended in CRLF
@@ -32,7 +37,7 @@ func (r *smtpRelay) message() error {
 			if err := out.Flush(); err != nil {
 				return err
 			}
-			r.s.touch()
+			s.touch()
 		}
 		c, err := in.ReadByte()
 		if err != nil {
@@ -41,7 +46,7 @@ func (r *smtpRelay) message() error {
 		switch {
 		case c == '\n' && dot && after && crs == 1:
 			_, _ = out.WriteString(".\r\n")
-			r.passed()
+			whole()
 			return out.Flush()
 		case c == '\n':
 			if dot {

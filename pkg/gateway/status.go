@@ -32,7 +32,8 @@ type Status struct {
 	Legacy    map[Protocol]string `json:"legacy"`        // the same, of listeners with old TLS
 	Metrics   string              `json:"metrics"`       // host:port of metrics and healthz; empty: not offered
 	Counts    Counts              `json:"counts"`
-	Sessions  []Session           `json:"sessions"` // the oldest first; never null
+	Sessions  []Session           `json:"sessions"`          // the oldest first; never null
+	ByGraph   []string            `json:"byGraph,omitempty"` // mailboxes that send by Graph since SMTP is closed to them
 }
 
 // Counts are what a gateway has done since it started.

@@ -30,6 +30,13 @@ import (
 //	grant: read-only                 the app password is read-only
 //	from: @contoso.com, a@b.c        it may send as these
 //	max-per-hour: 2                  it may send so many messages
+//	send: graph | auto               it sends by Graph, or may; see fakeGraph for:
+//	graph: ok, unknown               what Graph says to each message, ok at the end
+//	sent: no, yes                    what Sent Items say each time, no at the end
+//	ready: policy                    the token for Graph is refused for this reason
+//	got: text                        a message that Graph got holds it (\r\n is a line's end)
+//	got-no: text                     none does
+//	messages: 1                      so many did it get
 //	log: text                        the log holds it
 //
 // The folder is the protocol.
@@ -103,6 +110,7 @@ func play(t *testing.T, script *transcript.Script, split int) {
 		Timeout: 10 * time.Minute}.Play(t, script)
 	time.Sleep(2 * time.Second) // of the bubble: what ended by itself has ended
 	r.close()
+	checkGraph(t, r, h)
 	if want := h["log"]; !strings.Contains(r.log.String(), want) {
 		t.Errorf("the log does not hold %q:\n%s", want, r.log.String())
 	}
@@ -125,6 +133,7 @@ func prepare(r *rig, h map[string]string) {
 		r.backend.grant.From = strings.Split(from, ", ")
 	}
 	r.backend.grant.MaxPerHour, _ = strconv.Atoi(h["max-per-hour"])
+	prepareGraph(r, h)
 	if h["upstream"] == "starttls" {
 		r.backend.grant.Upstream.StartTLS = true
 	}

@@ -71,17 +71,23 @@ func (c *Client) SendMIME(ctx context.Context, mailbox string, message []byte) e
 	return nil
 }
 
-// SentMessage says whether a message is in the Sent Items of a mailbox, by its
-// Message-ID as the header has it, in angle brackets. It needs Mail.ReadBasic or
-// Mail.Read. The copy appears some time after SendMIME, so false is not sure
-// before that has passed; nor is it when somebody has moved or deleted it. True is
-// not either where the mail program puts a copy of its own there before it sends.
+// sentSlack is by how much the clocks of Graph's and Exchange's servers may differ,
+// with the second that the Date of an answer is exact to.
+const sentSlack = 5 * time.Second
+
+// SentMessage says whether a message was sent from a mailbox since then, by its
+// Message-ID as the header has it, in angle brackets, and its copy in Sent Items:
+// the same id may have been sent before. since is by the clock of this machine;
+// what that differs by from Graph's is taken from the answer. It needs
+// Mail.ReadBasic or Mail.Read. The copy appears some time after SendMIME, so false
+// is not sure before that has passed; nor is it when somebody has moved or deleted
+// it. True is not either where the mail program puts a copy of its own there.
 //
 // Unlike SendMIME it repeats the request as the other reads do; ctx bounds that.
 //
 // Errors: an *Error; IsForbidden: the token may not read this mailbox.
 // https://learn.microsoft.com/graph/api/mailfolder-list-messages
-func (c *Client) SentMessage(ctx context.Context, mailbox, messageID string) (bool, error) {
+func (c *Client) SentMessage(ctx context.Context, mailbox, messageID string, since time.Time) (bool, error) {
 	if !isAddress(mailbox) {
 		return false, fmt.Errorf("%q is not an address", mailbox)
 	}
@@ -89,7 +95,7 @@ func (c *Client) SentMessage(ctx context.Context, mailbox, messageID string) (bo
 		return false, fmt.Errorf("%q is not a Message-ID", messageID)
 	}
 	r := request{method: http.MethodGet, url: c.base() + "/users/" + url.PathEscape(mailbox) + "/mailFolders/sentitems/messages?" +
-		filter("internetMessageId eq "+quoted(messageID)) + "&$select=id&$top=1"}
+		filter("internetMessageId eq "+quoted(messageID)) + "&$select=id,createdDateTime&$top=50"}
 	resp, err := c.send(ctx, c.budget(), r)
 	if err != nil {
 		return false, err
@@ -98,21 +104,27 @@ func (c *Client) SentMessage(ctx context.Context, mailbox, messageID string) (bo
 	if err == nil && len(items) == 0 && next != "" {
 		err = errors.New("an empty page with more behind it")
 	}
+	if date, derr := http.ParseTime(resp.header.Get("Date")); derr == nil {
+		since = since.Add(time.Until(date))
+	}
+	var sent bool
 	for _, item := range items {
 		var w struct {
-			ID string `json:"id"`
+			ID      string    `json:"id"`
+			Created time.Time `json:"createdDateTime"`
 		}
-		if err = json.Unmarshal(item, &w); err == nil && w.ID == "" {
-			err = errors.New("a message without id")
+		if err = json.Unmarshal(item, &w); err == nil && (w.ID == "" || w.Created.IsZero()) {
+			err = errors.New("a message without id or time")
 		}
 		if err != nil {
 			break
 		}
+		sent = sent || w.Created.After(since.Add(-sentSlack))
 	}
 	if err != nil {
 		return false, r.malformed(resp, err)
 	}
-	return len(items) > 0, nil
+	return sent, nil
 }
 
 // mimeTimeout is how long a request with that message may take beyond

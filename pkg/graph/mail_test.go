@@ -240,18 +240,25 @@ func TestSentMessage(t *testing.T) {
 		if r.Method != http.MethodGet {
 			t.Error(r.Method)
 		}
+		w.Header().Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
 		if body == "" {
 			w.WriteHeader(http.StatusForbidden)
 			body = `{"error":{"code":"ErrorAccessDenied","message":"Access is denied. Check credentials and try again."}}`
 		}
 		fmt.Fprint(w, body)
 	})
+	// Graph's clock is an hour ahead of this one.
+	ahead := time.Now().Add(time.Hour)
+	now, before := ahead.UTC().Format(time.RFC3339), ahead.Add(-2*time.Minute).UTC().Format(time.RFC3339)
 	tests := []struct {
 		body      string
 		want, bad bool
 	}{
 		{`{"value":[]}`, false, false},
-		{`{"value":[{"id":"AAMk="}]}`, true, false},
+		{`{"value":[{"id":"AAMk=","createdDateTime":"` + now + `"}]}`, true, false},
+		{`{"value":[{"id":"AAMj=","createdDateTime":"2020-01-02T03:04:05Z"},{"id":"AAMk=","createdDateTime":"` + now + `"}]}`, true, false},
+		{`{"value":[{"id":"AAMk=","createdDateTime":"` + before + `"}]}`, false, false}, // of another time
+		{`{"value":[{"id":"AAMk="}]}`, false, true},
 		{`{"value":[{"id":""}]}`, false, true},
 		{`{"value":[{}]}`, false, true},
 		{`{"value":[7]}`, false, true},
@@ -261,28 +268,28 @@ func TestSentMessage(t *testing.T) {
 	}
 	for _, tt := range tests {
 		body = tt.body
-		got, err := c.SentMessage(t.Context(), "alice@contoso.com", "<it's a+b&c@contoso.com>")
+		got, err := c.SentMessage(t.Context(), "alice@contoso.com", "<it's a+b&c@contoso.com>", time.Now().Add(-time.Minute))
 		if got != tt.want || (err != nil) != tt.bad {
 			t.Errorf("%s: %v, %v", tt.body, got, err)
 		}
 	}
-	if len(query) != 3 || query.Get("$filter") != "internetMessageId eq '<it''s a+b&c@contoso.com>'" || query.Get("$select") != "id" || query.Get("$top") != "1" ||
+	if len(query) != 3 || query.Get("$filter") != "internetMessageId eq '<it''s a+b&c@contoso.com>'" || query.Get("$select") != "id,createdDateTime" || query.Get("$top") != "50" ||
 		!strings.HasPrefix(raw, "/v1.0/users/alice@contoso.com/mailFolders/sentitems/messages?") {
 		t.Errorf("%s", raw)
 	}
 	body = ""
-	if _, err := c.SentMessage(t.Context(), "alice@contoso.com", "<a@b>"); err == nil {
+	if _, err := c.SentMessage(t.Context(), "alice@contoso.com", "<a@b>", time.Now()); err == nil {
 		t.Error("no error")
 	} else if e, ok := errors.AsType[*Error](err); !ok || !e.IsForbidden() || !e.HasCode("ErrorAccessDenied") {
 		t.Error(err)
 	}
 	raw = ""
 	for _, id := range []string{"", "<>", "a@b", "<a@b", "<a\r\n@b>"} {
-		if _, err := c.SentMessage(t.Context(), "alice@contoso.com", id); err == nil {
+		if _, err := c.SentMessage(t.Context(), "alice@contoso.com", id, time.Now()); err == nil {
 			t.Errorf("%q is taken", id)
 		}
 	}
-	if _, err := c.SentMessage(t.Context(), "../me", "<a@b>"); err == nil || raw != "" {
+	if _, err := c.SentMessage(t.Context(), "../me", "<a@b>", time.Now()); err == nil || raw != "" {
 		t.Errorf("%v, %s", err, raw)
 	}
 }

@@ -248,37 +248,39 @@ func (c *call) findSent(args []string) (*answer, *graphError) {
 		return nil, errMail(http.StatusServiceUnavailable, "ErrorServerBusy", "The server cannot service this request right now. Try again later.")
 	case m == nil:
 		return nil, errMailFilter
-	case !slices.Equal(c.query.selected, []string{"id"}) || c.query.top != 1:
-		return nil, badRequest("The sandbox has this list with $select=id and $top=1 alone.")
+	case !slices.Equal(c.query.selected, []string{"id", "createdDateTime"}) || c.query.top < 1:
+		return nil, badRequest("The sandbox has this list with $select=id,createdDateTime and $top alone.")
 	}
-	item, err := c.s.exchange.sentItem(sess.mailbox, strings.ReplaceAll(m[1], "''", "'"))
+	value, err := c.s.exchange.sentItems(sess.mailbox, strings.ReplaceAll(m[1], "''", "'"))
 	if err != nil {
 		c.s.Log.Error("Sent Items", "error", err)
 		return nil, errMail(http.StatusInternalServerError, "ErrorInternalServerError", "An internal server error occurred. The operation failed.")
 	}
-	value := []any{}
-	if item != "" {
-		value = []any{map[string]any{"@odata.etag": `W/"CQAAABYAAAA="`, "id": item}}
-	}
-	return found("users('"+printable(args[0])+"')/mailFolders('sentitems')/messages(id)", map[string]any{"value": value}), nil
+	value = value[:min(c.query.top, len(value))]
+	return found("users('"+printable(args[0])+"')/mailFolders('sentitems')/messages(id,createdDateTime)", map[string]any{"value": value}), nil
 }
 
-// sentItem gives the id of the message in Sent Items that has a Message-ID, or
-// "". It says nothing to anybody else.
-func (x *exchange) sentItem(box *mailbox, messageID string) (id string, err error) {
+// sentItems are the messages in Sent Items that have a Message-ID, as Graph
+// shows them. The id says nothing to anybody else.
+func (x *exchange) sentItems(box *mailbox, messageID string) (items []map[string]any, err error) {
+	items = []map[string]any{}
 	section := &imap.FetchItemBodySection{Specifier: imap.PartSpecifierHeader, Peek: true}
 	err = x.withFolder(box, "Sent Items", func(client *imapclient.Client, folder *imap.SelectData) error {
 		if folder.NumMessages == 0 {
 			return nil
 		}
-		list, err := client.Fetch(imap.UIDSet{{Start: 1}}, &imap.FetchOptions{UID: true, BodySection: []*imap.FetchItemBodySection{section}}).Collect()
+		list, err := client.Fetch(imap.UIDSet{{Start: 1}}, &imap.FetchOptions{UID: true, InternalDate: true, BodySection: []*imap.FetchItemBodySection{section}}).Collect()
 		for _, m := range list {
 			header, err := mail.ReadMessage(bytes.NewReader(m.FindBodySection(section)))
 			if err == nil && header.Header.Get("Message-Id") == messageID {
-				id = "AAMk" + base64.URLEncoding.EncodeToString(fmt.Appendf(nil, "%s %d %d", box.sid, folder.UIDValidity, m.UID))
+				items = append(items, map[string]any{
+					"@odata.etag":     `W/"CQAAABYAAAA="`,
+					"id":              "AAMk" + base64.URLEncoding.EncodeToString(fmt.Appendf(nil, "%s %d %d", box.sid, folder.UIDValidity, m.UID)),
+					"createdDateTime": m.InternalDate.UTC().Format(time.RFC3339),
+				})
 			}
 		}
 		return err
 	})
-	return id, err
+	return items, err
 }

@@ -44,7 +44,7 @@ func post(t *testing.T, s *Server, bearer, mailbox, message string) response {
 // lookUp looks a message up in Sent Items: "found", "none", or the refusal.
 func lookUp(t *testing.T, s *Server, bearer, mailbox, id string) string {
 	t.Helper()
-	q := "$filter=" + url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(id, "'", "''")+"'") + "&$select=id&$top=1"
+	q := "$filter=" + url.QueryEscape("internetMessageId eq '"+strings.ReplaceAll(id, "'", "''")+"'") + "&$select=id,createdDateTime&$top=50"
 	r := send(t, http.MethodGet, s.Graph()+"/users/"+mailbox+"/mailFolders/sentitems/messages?"+q, "", "", "Authorization", "Bearer "+bearer)
 	list, _ := r.body["value"].([]any)
 	switch {
@@ -183,13 +183,13 @@ func TestSendMailIsStrict(t *testing.T) {
 		t.Errorf("%d were sent", n)
 	}
 	for query, code := range map[string]string{
-		"?$filter=subject%20eq%20'x'&$select=id&$top=1":                       "ErrorInvalidUrlQueryFilter",
-		"?$select=id&$top=1":                                                  "ErrorInvalidUrlQueryFilter",
-		"?$filter=internetMessageId%20eq%20'it's'&$select=id&$top=1":          "ErrorInvalidUrlQueryFilter",
-		"?$filter=internetMessageId%20eq%20'x'&$top=1":                        "Request_BadRequest",
-		"?$filter=internetMessageId%20eq%20'x'&$select=id":                    "Request_BadRequest",
-		"?$filter=internetMessageId%20eq%20'x'&$select=id,subject&$top=1":     "Request_BadRequest",
-		"?$filter=internetMessageId%20eq%20'x'&$select=id&$top=1&$count=true": "Request_BadRequest",
+		"?$filter=subject%20eq%20'x'&$select=id,createdDateTime&$top=50":                       "ErrorInvalidUrlQueryFilter",
+		"?$select=id,createdDateTime&$top=50":                                                  "ErrorInvalidUrlQueryFilter",
+		"?$filter=internetMessageId%20eq%20'it's'&$select=id,createdDateTime&$top=50":          "ErrorInvalidUrlQueryFilter",
+		"?$filter=internetMessageId%20eq%20'x'&$top=1":                                         "Request_BadRequest",
+		"?$filter=internetMessageId%20eq%20'x'&$select=id":                                     "Request_BadRequest",
+		"?$filter=internetMessageId%20eq%20'x'&$select=id,subject&$top=50":                     "Request_BadRequest",
+		"?$filter=internetMessageId%20eq%20'x'&$select=id,createdDateTime&$top=50&$count=true": "Request_BadRequest",
 	} {
 		reader := s.graphApp(s.dir.mail, "Mail.Read")
 		if r := graphCall(t, s, reader, "GET", "/users/"+alice+"/mailFolders/sentitems/messages"+query, ""); r.status != 400 || graphCode(r) != code {

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/o365pw/o365pw/pkg/internal/durable"
+)
+
+const (
+	// noteKept is how long it is remembered that the fate of a message is unknown.
+	noteKept = 24 * time.Hour
+	// maxNotes bounds them. There is one for each message that is being sent, and
+	// for each whose answer was lost.
+	maxNotes = 1000
+)
+
+// note is what is written before Graph is asked to send a message, and taken away
+// once it is known what became of it and the client has been told. It outlives the
+// process: a message that comes again is then looked for before it is sent again.
+// It holds no address but the mailbox, and nothing of the message but its id.
+type note struct {
+	Version   int       `json:"v"`
+	Mailbox   string    `json:"mailbox"`
+	Digest    string    `json:"digest"`              // of envelope and message, as the client has sent them
+	Envelope  string    `json:"envelope"`            // digest of the envelope alone
+	MessageID string    `json:"messageId,omitempty"` // that the message has, or was given
+	Time      time.Time `json:"time"`                // when Graph was asked
+	// Shared tells that another message with that id was sent shortly before, so
+	// that a copy in Sent Items says nothing about this one.
+	Shared bool `json:"shared,omitzero"`
+	// Told is when the client was told that nobody can find out whether it was
+	// sent; zero: it was not.
+	Told time.Time `json:"told,omitzero"`
+}
+
+// journal is the folder with the notes: a file for each, named after mailbox and
+// digest. One process has it, the gateway.
+type journal struct {
+	dir string
+
+	mu       sync.Mutex
+	accepted map[string]bool      // by file name: Graph has accepted it, and the client may not have heard of it
+	recent   map[string]time.Time // by mailbox and Message-ID: when Graph has accepted one
+}
+
+func newNote(g Grant, l letter, id string, now time.Time) note {
+	envelope := sha256.New()
+	to := slices.Clone(l.to)
+	for i := range to {
+		to[i] = asciiLower(to[i])
+	}
+	slices.Sort(to)
+	fmt.Fprintf(envelope, "%q %q", asciiLower(l.from), slices.Compact(to))
+	n := note{Version: 1, Mailbox: strings.ToLower(g.Mailbox), Envelope: hex.EncodeToString(envelope.Sum(nil)), MessageID: id, Time: now.UTC()}
+	whole := sha256.New()
+	fmt.Fprintf(whole, "%s\x00%s\x00", n.Mailbox, n.Envelope)
+	whole.Write(l.message)
+	n.Digest = hex.EncodeToString(whole.Sum(nil))
+	return n
+}
+
+func (n note) file() string { return n.Digest + ".json" }
+
+// same says whether the two are of one message: the same bytes to the same
+// recipients, or the same Message-ID to them, as some programs write a new Date
+// or Received when they try again.
+func (n note) same(m note) bool {
+	return n.Digest == m.Digest || n.MessageID != "" && n.MessageID == m.MessageID && n.Envelope == m.Envelope
+}
+
+// write keeps the note, for good when it returns.
+func (j *journal) write(n note) error {
+	b, err := json.Marshal(n)
+	if err != nil {
+		return fmt.Errorf("note a message that is about to be sent: %w", err)
+	}
+	if err := durable.WriteFile(filepath.Join(j.dir, n.file()), append(b, '\n')); err != nil {
+		return fmt.Errorf("note a message that is about to be sent: %w", err)
+	}
+	return nil
+}
+
+// accept notes, in memory, that Graph has taken the message.
+func (j *journal) accept(n note) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.accepted == nil {
+		j.accepted, j.recent = map[string]bool{}, map[string]time.Time{}
+	}
+	j.accepted[n.file()] = true
+	now := time.Now()
+	for key, at := range j.recent {
+		if now.Sub(at) > notSentAfter {
+			delete(j.recent, key)
+		}
+	}
+	j.recent[n.Mailbox+"\x00"+n.MessageID] = now
+}
+
+// isRecent says whether a message with that id has just been sent.
+func (j *journal) isRecent(n note) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	at, ok := j.recent[n.Mailbox+"\x00"+n.MessageID]
+	return ok && time.Since(at) <= notSentAfter
+}
+
+func (j *journal) isAccepted(n note) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.accepted[n.file()]
+}
+
+// forget takes the note away. Should the file outlast a crash, the message is
+// looked for once more than needed.
+func (j *journal) forget(n note) error {
+	j.mu.Lock()
+	delete(j.accepted, n.file())
+	j.mu.Unlock()
+	if err := os.Remove(filepath.Join(j.dir, n.file())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// about are the notes on the message, those on its Message-ID to whomever
+// included, and how many there are in all. Old ones are cleared away.
+func (j *journal) about(n note, now time.Time) (found []note, all int, err error) {
+	entries, err := os.ReadDir(j.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(j.dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another session's, which has ended
+		}
+		var m note
+		if err == nil {
+			err = json.Unmarshal(b, &m)
+		}
+		if err == nil && (m.Version != 1 || m.file() != e.Name() || m.Time.IsZero()) {
+			err = errors.New("it is none of this version")
+		}
+		if err != nil {
+			return nil, 0, fmt.Errorf("the note %s of a message that may have been sent: %w", filepath.Join(j.dir, e.Name()), err)
+		}
+		// Of what lies in the future, the clock was set: it is kept until it
+		// has passed.
+		if now.Sub(m.Time) > noteKept {
+			if err := j.forget(m); err != nil {
+				return nil, 0, err
+			}
+			continue
+		}
+		all++
+		if m.Mailbox == n.Mailbox && (m.same(n) || m.MessageID != "" && m.MessageID == n.MessageID) {
+			found = append(found, m)
+		}
+	}
+	return found, all, nil
+}
