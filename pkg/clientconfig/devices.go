@@ -71,7 +71,7 @@ func printerPlain(a Account) (Config, error) {
 	return Config{Steps: []string{
 		"A device without TLS cannot sign in over a network: everybody there could read the password, and the gateway refuses it. A mail server between them can sign in for it:",
 		"1. On a machine in the device's network, install Postfix and have it send with this app password; the script for that is printed by: " + a.command("settings", "--for", "postfix", "--", a.AppPassword),
-		"2. Let it take mail from the device alone, here 192.168.1.50, in place of a whole network: sudo postconf -e 'inet_interfaces = loopback-only, 192.168.1.10' 'mynetworks = 127.0.0.0/8, 192.168.1.50/32' && sudo systemctl restart postfix",
+		"2. Let it take mail from the device alone, here 192.168.1.50, in place of a whole network: sudo postconf -e 'inet_interfaces = 127.0.0.1, 192.168.1.10' 'mynetworks = 127.0.0.0/8, 192.168.1.50/32' && sudo systemctl restart postfix",
 		"3. On the device: SMTP server 192.168.1.10 (that machine), port 25, security off, authentication off",
 		"4. Sender, From or reply address: " + a.Address + ", which Postfix would put there anyhow",
 		"Do not open port 25 of that machine to other networks: who reaches it from the device's address sends as " + a.Address,

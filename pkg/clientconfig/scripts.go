@@ -35,8 +35,8 @@ func curl(a Account) (Config, error) {
 		return more + " " + Shell(url)
 	}
 	var b strings.Builder
-	b.WriteString("#!/bin/sh\nset -eu\n\n# signed_in runs curl with the user name and the password.\nsigned_in() {\n" +
-		"\tprintf '%s%s\"\\n' " + singleQuoted(`user = "`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.User)+":") + ` "$(` + a.PasswordCommand() + `)" |` + "\n" +
+	b.WriteString("#!/bin/sh\nset -eu\npassword=$(" + a.PasswordCommand() + ")\n\n# signed_in runs curl with the user name and the password.\nsigned_in() {\n" +
+		"\tprintf '%s%s\"\\n' " + singleQuoted(`user = "`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.User)+":") + ` "$password" |` + "\n" +
 		"\t\tcurl --silent --show-error --config - \"$@\"\n}\n")
 	steps := []string{}
 	const file = "~/.config/o365pw/curl.sh"

@@ -237,11 +237,11 @@ func swaks(a Account) (Config, error) {
 		}
 	}
 	var b strings.Builder
-	b.WriteString("#!/bin/sh\n# Sends a test message; swaks takes further arguments, such as --to.\nprintf '%s\\n' \\\n")
+	b.WriteString("#!/bin/sh\n# Sends a test message; swaks takes further arguments, such as --to.\nset -eu\npassword=$(" + a.PasswordCommand() + ")\nprintf '%s\\n' \\\n")
 	for _, o := range options {
 		b.WriteString("\t" + singleQuoted(o) + " \\\n")
 	}
-	b.WriteString("\t\"auth-password $(" + a.PasswordCommand() + ")\" |\n\tswaks --config /dev/stdin \"$@\"\n")
+	b.WriteString("\t\"auth-password $password\" |\n\tswaks --config /dev/stdin \"$@\"\n")
 	return Config{
 		Files: []File{{Path: "~/.config/o365pw/swaks.sh", Content: []byte(b.String())}},
 		Steps: []string{"Try it: sh ~/.config/o365pw/swaks.sh --to " + Shell(a.Address)},
