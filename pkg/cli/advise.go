@@ -40,6 +40,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*failedError](err); ok {
 		return advice{e.code, e.hint}
 	}
+	if a, ok := adviseSendmail(err); ok {
+		return a
+	}
 	if e, ok := errors.AsType[*unprintedError](err); ok {
 		if e.rotated {
 			return advice{failed, "o365pw show --password " + asArgument(e.name)}

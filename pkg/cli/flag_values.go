@@ -32,8 +32,9 @@ func (a *app) flagValues() map[string]flagValue {
 	free := flagValue{"host:port", completeNothing}
 	gw := config.DefaultGateway()
 	return map[string]flagValue{
-		"allow": {"protocols", protocols},
-		"app":   {"name", completeNothing},
+		"allow":        {"protocols", protocols},
+		"app":          {"name", completeNothing},
+		"app-password": {"name", a.completeNames},
 		"backing": {"kind", oneOf(
 			choice(apppassword.BackingSecret, "an Entra client secret of its own"),
 			choice(apppassword.BackingUser, "a person's sign-in"),

@@ -190,7 +190,7 @@ func (a *app) settingsFor(ctx context.Context, s *session, rec apppassword.Recor
 	runs := false
 	for _, f := range cfg.Files {
 		out.Files = append(out.Files, toSettingsFile(f))
-		runs = runs || strings.Contains(string(f.Content), "--password")
+		runs = runs || strings.Contains(string(f.Content), "-password")
 	}
 	if step := a.environmentStep(s, client); runs && step != "" {
 		out.Steps = append(out.Steps, step)

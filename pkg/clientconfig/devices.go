@@ -2,7 +2,6 @@ package clientconfig
 
 import (
 	"fmt"
-	"net"
 	"strings"
 )
 
@@ -11,22 +10,13 @@ func devices() []Client {
 	only := []string{"smtp"}
 	send := Scope{Allow: only, OwnSender: true}
 	device := func(name, title string, write func(Account) (Config, error)) Client {
-		return Client{Name: name, Title: title, Does: "scans to mail", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: write}
+		return Client{Name: name, Title: title, Does: "scans to mail", Device: name != "printer-plain", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: write}
 	}
 	return []Client{
 		device("printer-plain", "A printer or scanner without TLS", printerPlain),
 		device("printer-starttls", "A printer or scanner with STARTTLS", func(a Account) (Config, error) { return printer(a, "STARTTLS", "STARTTLS (also called TLS)") }),
 		device("printer-tls", "A printer or scanner with SSL/TLS", func(a Account) (Config, error) { return printer(a, "SSL/TLS", "SSL/TLS (also called SMTPS or SSL)") }),
 	}
-}
-
-// within tells where the gateway has to listen for other machines, where it
-// does not.
-func (s Server) within() []string {
-	if ip := net.ParseIP(s.Host); s.Host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return nil
-	}
-	return []string{fmt.Sprintf("First: the gateway listens on this machine alone (%s). Set smtp = \"192.168.1.10:%d\" in [gateway], with this machine's address in the device's network, start the gateway again, and ask for these settings once more", s.Host, s.Port)}
 }
 
 // printer is what the menus of devices ask for. Nearly all of them take 16
@@ -39,18 +29,19 @@ func printer(a Account, security, called string) (Config, error) {
 	if s.Security == "none" {
 		return Config{}, fmt.Errorf("the gateway listens without TLS there: for a device that can do none, see printer-plain")
 	}
-	steps := append(s.within(),
-		"SMTP server: "+s.Host,
+	steps := []string{
+		"SMTP server: " + s.Host,
 		fmt.Sprintf("Port: %d", s.Port),
-		"Security: "+called,
+		"Security: " + called,
 		"Authentication: on; LOGIN or PLAIN, where it asks (SMTP AUTH, not POP before SMTP)",
-		"User name: "+a.User)
+		"User name: " + a.User,
+	}
 	if strings.EqualFold(a.User, a.Address) {
 		steps = append(steps, "If its field is too short for that: the app password can have a short user name, by create --login-name scan")
 	}
 	steps = append(steps,
-		"Password: 16 letters, typed without spaces; they are shown by: "+a.command("show", "--password", "--", a.AppPassword),
-		"Sender, From or reply address: "+a.Address+"; another one is refused")
+		"Password: 16 letters, typed without spaces; they are shown by: "+a.PasswordCommand(),
+		"Sender, From or reply address: "+a.Sender()+"; another one is refused")
 	if a.CAFile != "" {
 		steps = append(steps,
 			"Certificate, where it has a page to import one: the file made by: "+a.command("cert", "export"),
@@ -73,7 +64,7 @@ func printerPlain(a Account) (Config, error) {
 		"1. On a machine in the device's network, install Postfix and have it send with this app password; the script for that is printed by: " + a.command("settings", "--for", "postfix", "--", a.AppPassword),
 		"2. Let it take mail from the device alone, here 192.168.1.50, in place of a whole network: sudo postconf -e 'inet_interfaces = 127.0.0.1, 192.168.1.10' 'mynetworks = 127.0.0.0/8, 192.168.1.50/32' && sudo systemctl restart postfix",
 		"3. On the device: SMTP server 192.168.1.10 (that machine), port 25, security off, authentication off",
-		"4. Sender, From or reply address: " + a.Address + ", which Postfix would put there anyhow",
-		"Do not open port 25 of that machine to other networks: who reaches it from the device's address sends as " + a.Address,
+		"4. Sender, From or reply address: " + a.Sender() + ", which Postfix would put there anyhow",
+		"Do not open port 25 of that machine to other networks: who reaches it from the device's address sends as " + a.Sender(),
 	}}, nil
 }

@@ -25,7 +25,7 @@ func postfix(a Account) (Config, error) {
 		{"smtp_sasl_security_options", "noanonymous"},
 		{"smtp_sasl_tls_security_options", "noanonymous"},
 		{"sender_canonical_classes", "envelope_sender, header_sender"},
-		{"sender_canonical_maps", "static:" + a.Address},
+		{"sender_canonical_maps", "static:" + a.Sender()},
 		{"smtp_tls_wrappermode", map[bool]string{true: "yes", false: "no"}[s.Security == "tls"]},
 	}
 	switch {
@@ -48,7 +48,7 @@ func postfix(a Account) (Config, error) {
 		settings.WriteString("\t" + singleQuoted(kv[0]+" = "+strings.ReplaceAll(kv[1], "$", "$$")) + " \\\n")
 	}
 	script := `#!/bin/sh
-# Has Postfix send through the gateway of o365pw, as ` + a.Address + `.
+# Has Postfix send through the gateway of o365pw, as ` + a.Sender() + `.
 # Run it as the user whose keychain holds the app password, and again when that
 # has a new password. "sh FILE undo" takes back what it has set.
 # Debian: Postfix needs the package libsasl2-modules to sign in.
@@ -90,7 +90,7 @@ $sudo postfix reload || echo 'Postfix does not run; it will send this way when i
 		Files: []File{{Path: file, Content: []byte(script)}},
 		Steps: []string{
 			"Run it: sh " + file,
-			"Try it: echo test | /usr/sbin/sendmail " + Shell(a.Address) + " (Postfix's own), then look with: mailq",
+			"Try it: echo test | /usr/sbin/sendmail " + Shell(a.Sender()) + " (Postfix's own), then look with: mailq",
 			"To take it back: sh " + file + " undo",
 		},
 	}, nil

@@ -21,11 +21,11 @@ func curl(a Account) (Config, error) {
 		return Config{}, err
 	}
 	options := func(protocol string, s Server) string {
-		url := fmt.Sprintf("%s://%s:%d/", protocol, s.bracketed(), s.Port)
+		url := fmt.Sprintf("%s://%s:%d/", protocol, bracketed(s.Host), s.Port)
 		more := ""
 		switch s.Security {
 		case "tls":
-			url = fmt.Sprintf("%ss://%s:%d/", protocol, s.bracketed(), s.Port)
+			url = fmt.Sprintf("%ss://%s:%d/", protocol, bracketed(s.Host), s.Port)
 		case "starttls":
 			more = " --ssl-reqd"
 		}
@@ -43,8 +43,8 @@ func curl(a Account) (Config, error) {
 	if s, ok := a.Servers["smtp"]; ok {
 		b.WriteString("\n# sh curl.sh FILE ADDRESS... sends the message in a file.\nif [ $# -gt 1 ]; then\n\tmessage=$1\n\tshift\n" +
 			"\tfor address in \"$@\"; do\n\t\tset -- \"$@\" --mail-rcpt \"$address\"\n\t\tshift\n\tdone\n" +
-			"\tsigned_in --crlf --mail-from " + Shell(a.Address) + " \"$@\" --upload-file \"$message\"" + options("smtp", s) + "\n\texit\nfi\n")
-		steps = append(steps, "Send: sh "+file+" message.eml "+Shell(a.Address))
+			"\tsigned_in --crlf --mail-from " + Shell(a.Sender()) + " \"$@\" --upload-file \"$message\"" + options("smtp", s) + "\n\texit\nfi\n")
+		steps = append(steps, "Send: sh "+file+" message.eml "+Shell(a.Sender()))
 	}
 	switch protocol, s := a.reading("imap", "pop3"); protocol {
 	case "imap":
@@ -64,7 +64,7 @@ func python(a Account) (Config, error) {
 	}
 	const file = "~/.config/o365pw/mail.py"
 	var args []string
-	for _, arg := range append(append([]string{}, a.Program...), "show", "--password", "--", a.AppPassword) {
+	for _, arg := range a.PasswordArgs() {
 		args = append(args, strconv.Quote(arg)) // whose escapes Python has, too
 	}
 	protocol, in := a.reading("imap", "pop3")
@@ -85,7 +85,7 @@ func python(a Account) (Config, error) {
 	for _, m := range modules {
 		b.WriteString("import " + m + "\n")
 	}
-	b.WriteString("\nADDRESS = " + strconv.Quote(a.Address) + "\nUSER = " + strconv.Quote(a.User) + "\n" +
+	b.WriteString("\nADDRESS = " + strconv.Quote(a.Sender()) + "\nUSER = " + strconv.Quote(a.User) + "\n" +
 		"TLS = ssl.create_default_context(cafile=" + ca + ")\n\n\n" +
 		"def password():\n    command = [" + strings.Join(args, ", ") + "]\n" +
 		"    return subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.strip()\n")
@@ -98,7 +98,7 @@ func python(a Account) (Config, error) {
 			"    message.set_content(text)\n" +
 			pythonServer("SMTP", "smtplib.SMTP", out, "starttls(context=TLS)") +
 			"        server.login(USER, password())\n        server.send_message(message)\n")
-		steps = append(steps, "Send: echo text | python3 "+file+" "+Shell(a.Address)+" subject")
+		steps = append(steps, "Send: echo text | python3 "+file+" "+Shell(a.Sender())+" subject")
 	}
 	switch protocol {
 	case "imap":

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,7 +30,7 @@ var errLines = errors.New("the path of o365pw, of its configuration or of the ce
 // settle refuses what would end a line early. Names and addresses are checked
 // when an app password is made, paths are not.
 func (a Account) settle() error {
-	for _, s := range slices.Concat(a.Program, []string{a.AppPassword, a.Address, a.User, a.CAFile}) {
+	for _, s := range slices.Concat(a.Program, []string{a.AppPassword, a.Address, a.From, a.User, a.CAFile}) {
 		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return errLines
 		}
@@ -46,14 +45,6 @@ func (a Account) command(args ...string) string {
 		words = append(words, Shell(arg))
 	}
 	return strings.Join(words, " ")
-}
-
-// bracketed is the host as it stands before a colon and a port.
-func (s Server) bracketed() string {
-	if strings.Contains(s.Host, ":") {
-		return "[" + s.Host + "]"
-	}
-	return s.Host
 }
 
 // address tells whether the host is no name.
@@ -75,7 +66,7 @@ func msmtp(a Account) (Config, error) {
 	line("account", "o365pw")
 	line("host", s.Host)
 	line("port", strconv.Itoa(s.Port))
-	line("from", a.Address)
+	line("from", a.Sender())
 	line("auth", "plain")
 	line("user", a.User)
 	line("passwordeval", a.PasswordCommand())
@@ -96,7 +87,7 @@ func msmtp(a Account) (Config, error) {
 	}
 	return Config{
 		Files: []File{{Path: "~/.msmtprc", Content: []byte(b.String())}},
-		Steps: []string{"Try it: echo test | msmtp " + Shell(a.Address)},
+		Steps: []string{"Try it: echo test | msmtp " + Shell(a.Sender())},
 	}, nil
 }
 
@@ -113,7 +104,7 @@ func gitSendEmail(a Account) (Config, error) {
 	var b strings.Builder
 	line := func(key, value string) { b.WriteString("\t" + key + " = " + gitQuote(value) + "\n") }
 	b.WriteString("# git send-email sends through the gateway of o365pw, which also knows the password.\n[sendemail]\n")
-	line("from", a.Address)
+	line("from", a.Sender())
 	line("smtpServer", s.Host)
 	line("smtpServerPort", strconv.Itoa(s.Port))
 	switch s.Security {
@@ -133,8 +124,8 @@ func gitSendEmail(a Account) (Config, error) {
 		Files: []File{{Path: file, Content: []byte(b.String())}},
 		Steps: []string{
 			"Have git read it: git config --global --add include.path " + file + " (or without --global, in one repository)",
-			"Your name goes before the address in the line from, as in: from = \"Alice <" + a.Address + ">\"",
-			"Try it: git send-email --to " + Shell(a.Address) + " -1",
+			"Your name goes before the address in the line from, as in: from = \"Alice <" + a.Sender() + ">\"",
+			"Try it: git send-email --to " + Shell(a.Sender()) + " -1",
 		},
 	}, nil
 }
@@ -164,15 +155,15 @@ func snail(a Account) (Config, error) {
 			more += "set tls-ca-file=" + singleQuoted(a.CAFile) + " tls-ca-no-defaults\n"
 		}
 	}
-	netrc := "printf 'machine %s login %s password %s\\n' " + Shell(s.bracketed()) + " " + Shell(a.User) + ` "$(` + a.PasswordCommand() + `)"`
+	netrc := "printf 'machine %s login %s password %s\\n' " + Shell(bracketed(s.Host)) + " " + Shell(a.User) + ` "$(` + a.PasswordCommand() + `)"`
 	rc := "# S-nail sends through the gateway of o365pw.\nset v15-compat\n" +
-		"set from=" + singleQuoted(a.Address) + "\n" +
-		"set mta=" + singleQuoted(scheme+"://"+url.QueryEscape(a.User)+"@"+s.bracketed()+":"+strconv.Itoa(s.Port)) + " smtp-auth=plain\n" +
+		"set from=" + singleQuoted(a.Sender()) + "\n" +
+		"set mta=" + singleQuoted(scheme+"://"+escaped(a.User)+"@"+hostPort(s)) + " smtp-auth=plain\n" +
 		more +
 		"set netrc-lookup netrc-pipe=" + singleQuoted(netrc) + "\n"
 	return Config{
 		Files: []File{{Path: "~/.mailrc", Content: []byte(rc)}},
-		Steps: []string{"Try it: echo test | s-nail -s test " + Shell(a.Address)},
+		Steps: []string{"Try it: echo test | s-nail -s test " + Shell(a.Sender())},
 	}, nil
 }
 
@@ -187,13 +178,11 @@ func mailx(a Account) (Config, error) {
 	}
 	const script = "~/.config/o365pw/sendmail"
 	return Config{
-		Files: []File{
-			{Path: "~/.mailrc", Content: []byte("set sendmail=" + script + "\n")},
-			{Path: script, Content: []byte("#!/bin/sh\n# For bsd-mailx and others that take a path alone.\nexec " + a.command("sendmail", "--app-password", a.AppPassword) + ` "$@"` + "\n")},
-		},
+		Files: []File{{Path: script, Content: []byte("#!/bin/sh\n# For bsd-mailx and others that take a path alone.\nexec " + a.command("sendmail", "--app-password", a.AppPassword) + ` "$@"` + "\n")}},
 		Steps: []string{
-			"Make the second file a program: chmod 700 " + script,
-			"Try it: echo test | mail -s test " + Shell(a.Address),
+			"Make it a program: chmod 700 " + script,
+			"Put this line into ~/.mailrc: set sendmail=" + script,
+			"Try it: echo test | mail -s test " + Shell(a.Sender()),
 		},
 	}, nil
 }
@@ -209,11 +198,11 @@ func sendmail(a Account) (Config, error) {
 		"For those that have a path of their own, where no mail server is installed: sudo ln -s " + Shell(a.Program[0]) + " /usr/sbin/sendmail",
 	}
 	if !strings.EqualFold(a.AppPassword, "sendmail") {
-		steps = append(steps, "By that name no app password can be told: where several may send as "+a.Address+", it takes the one named sendmail")
+		steps = append(steps, "By that name no app password can be told: where several may send as "+a.Sender()+", it takes the one named sendmail")
 	}
 	return Config{Steps: append(steps,
-		"cron, in the crontab of the same user: MAILTO="+a.Address,
-		"Try it: echo test | "+own+" "+Shell(a.Address))}, nil
+		"cron, in the crontab of the same user: MAILTO="+a.Sender(),
+		"Try it: echo test | "+own+" "+Shell(a.Sender()))}, nil
 }
 
 // swaks: swaks(1). It takes a configuration, one option a line, from a file
@@ -223,7 +212,7 @@ func swaks(a Account) (Config, error) {
 		return Config{}, err
 	}
 	s := a.Servers["smtp"]
-	options := []string{"server " + s.Host, "port " + strconv.Itoa(s.Port), "from " + a.Address, "auth PLAIN", "auth-user " + a.User}
+	options := []string{"server " + s.Host, "port " + strconv.Itoa(s.Port), "from " + a.Sender(), "auth PLAIN", "auth-user " + a.User}
 	switch s.Security {
 	case "tls":
 		options = append(options, "tls-on-connect")
@@ -244,6 +233,6 @@ func swaks(a Account) (Config, error) {
 	b.WriteString("\t\"auth-password $password\" |\n\tswaks --config /dev/stdin \"$@\"\n")
 	return Config{
 		Files: []File{{Path: "~/.config/o365pw/swaks.sh", Content: []byte(b.String())}},
-		Steps: []string{"Try it: sh ~/.config/o365pw/swaks.sh --to " + Shell(a.Address)},
+		Steps: []string{"Try it: sh ~/.config/o365pw/swaks.sh --to " + Shell(a.Sender())},
 	}, nil
 }

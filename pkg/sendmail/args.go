@@ -17,6 +17,7 @@ type Options struct {
 	Name        string   // -F: for a From field that is missing
 	FromMessage bool     // -t: send to the recipients in the message, too
 	IgnoreDots  bool     // -i, -oi: a line with a lone dot is text
+	Verbose     bool     // -v
 	Recipients  []string // as they were given
 }
 
@@ -93,6 +94,8 @@ func (o *Options) cluster(letters string, rest []string) (used int, err error) {
 			o.IgnoreDots = true
 		case c == 't':
 			o.FromMessage = true
+		case c == 'v':
+			o.Verbose = true
 		}
 	}
 	return 0, nil
