@@ -21,6 +21,7 @@ func postfix(a Account) (Config, error) {
 	relay := fmt.Sprintf("[%s]:%d", s.Host, s.Port)
 	set := [][2]string{
 		{"relayhost", relay},
+		{"smtp_host_lookup", "native"}, // also names that are in /etc/hosts alone, such as localhost
 		{"smtp_sasl_auth_enable", "yes"},
 		{"smtp_sasl_security_options", "noanonymous"},
 		{"smtp_sasl_tls_security_options", "noanonymous"},
@@ -90,7 +91,8 @@ $sudo postfix reload || echo 'Postfix does not run; it will send this way when i
 		Files: []File{{Path: file, Content: []byte(script)}},
 		Steps: []string{
 			"Run it: sh " + file,
-			"Try it: echo test | /usr/sbin/sendmail " + Shell(a.Sender()) + " (Postfix's own), then look with: mailq",
+			"Try it: echo test | /usr/sbin/sendmail " + Shell(a.Sender()),
+			"What has not gone yet, and why: mailq",
 			"To take it back: sh " + file + " undo",
 		},
 	}, nil

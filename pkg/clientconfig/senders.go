@@ -123,7 +123,7 @@ func gitSendEmail(a Account) (Config, error) {
 	return Config{
 		Files: []File{{Path: file, Content: []byte(b.String())}},
 		Steps: []string{
-			"Have git read it: git config --global --add include.path " + file + " (or without --global, in one repository)",
+			"Have git read it; without --global, in one repository alone: git config --global --add include.path " + file,
 			"Your name goes before the address in the line from, as in: from = \"Alice <" + a.Sender() + ">\"",
 			"Try it: git send-email --to " + Shell(a.Sender()) + " -1",
 		},
@@ -182,7 +182,7 @@ func mailx(a Account) (Config, error) {
 		Steps: []string{
 			"Make it a program: chmod 700 " + script,
 			"Put this line into ~/.mailrc: set sendmail=" + script,
-			"Try it: echo test | mail -s test " + Shell(a.Sender()),
+			"Try it: echo test | bsd-mailx -s test " + Shell(a.Sender()),
 		},
 	}, nil
 }
