@@ -90,25 +90,18 @@ type fixture struct {
 // newFixture has client secrets behind its app passwords.
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	srv := &sandbox.Server{AutoSignIn: true, MoreMailApps: 1, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All"}}
+	srv := &sandbox.Server{AutoSignIn: true, MoreMailApps: 1, AdminRoles: []string{"Application.ReadWrite.OwnedBy", "Policy.Read.All", "DelegatedPermissionGrant.ReadWrite.All"}}
 	if err := srv.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { srv.Close() })
 	_, client := srv.MailApp()
 	id, adminSecret := srv.AdminClient()
-	e := &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant}
-	var cache entra.Cache
-	token := func(ctx context.Context) (secret.Text, error) {
-		tok, err := cache.Token(ctx, "admin", func(ctx context.Context) (entra.Token, error) {
-			return e.ClientSecret(ctx, id, secret.New(adminSecret), "https://graph.microsoft.com/.default")
-		})
-		return tok.Access, err
-	}
 	f := &fixture{sandbox: srv, authority: srv.Authority(), keychain: &memory{}}
+	token := f.adminToken(id, adminSecret)
 	f.Manager = &Manager{
 		Profile: config.Profile{Name: "work", Tenant: srv.Tenant, ClientID: client, Keychain: "file",
-			Cloud: config.Cloud{Name: "lab", ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com"}},
+			Cloud: config.Cloud{Name: "lab", ExchangeResource: "https://outlook.office365.com", ExchangeDelegated: "https://outlook.office.com", GraphResource: "https://graph.microsoft.com"}},
 		Graph: &graph.Client{BaseURL: srv.Graph(), Token: token, Pause: time.Millisecond, ConfirmWait: 5 * time.Second},
 		Entra: &entra.Client{Authority: srv.Authority(), Tenant: srv.Tenant, MaxWait: -1}, Registry: Registry{Dir: t.TempDir()},
 		Keychains: func(kind string) (secret.Keychain, error) {
@@ -122,6 +115,18 @@ func newFixture(t *testing.T) *fixture {
 	}
 	f.Policies = f.Graph
 	return f
+}
+
+// adminToken gets tokens for Graph by the secret of the administrator's client.
+func (f *fixture) adminToken(id, adminSecret string) func(context.Context) (secret.Text, error) {
+	e := &entra.Client{Authority: f.sandbox.Authority(), Tenant: f.sandbox.Tenant}
+	var cache entra.Cache
+	return func(ctx context.Context) (secret.Text, error) {
+		tok, err := cache.Token(ctx, "admin", func(ctx context.Context) (entra.Token, error) {
+			return e.ClientSecret(ctx, id, secret.New(adminSecret), "https://graph.microsoft.com/.default")
+		})
+		return tok.Access, err
+	}
 }
 
 func (f *fixture) request(name string) Request {

@@ -278,3 +278,26 @@ func (e *ScopeError) Error() string {
 	}
 	return fmt.Sprintf("%s does not allow %s: it was not consented to", whose, e.Protocol)
 }
+
+// GraphConsentError tells that a person's sign-in is good, but does not allow
+// sending by Microsoft Graph.
+type GraphConsentError struct {
+	Username string // may be empty
+	Err      error  // Entra's answer; nil: it was not asked
+}
+
+// Error names the person, the permission and the command that asks for it.
+func (e *GraphConsentError) Error() string {
+	whose := "the sign-in for mail"
+	if e.Username != "" {
+		whose += " of " + e.Username
+	}
+	text := whose + " does not allow sending by Graph: Mail.Send was not consented to; `o365pw login` asks for it where the profile has send = \"graph\""
+	if e.Err != nil {
+		text += fmt.Sprintf(": %v", e.Err)
+	}
+	return text
+}
+
+// Unwrap gives the cause, which may be nil.
+func (e *GraphConsentError) Unwrap() error { return e.Err }

@@ -80,6 +80,9 @@ func (m *Manager) deleteItem(ctx context.Context, kind, id string) error {
 	if err != nil {
 		return err
 	}
+	// A token that it was given, good for an hour at most, is not what is kept from
+	// being left behind.
+	_ = k.Delete(ctx, cachedKey(id))
 	if err := k.Delete(ctx, itemKey(id)); err != nil && !errors.Is(err, secret.ErrNotFound) {
 		return err
 	}

@@ -134,6 +134,31 @@ func (r refresher) refresh(ctx context.Context, c *entra.Client, cloud config.Cl
 	default:
 		return tok, err
 	}
+	r.note(ctx, si, change)
+	return tok, err
+}
+
+// refreshGraph is refresh for Graph. What was consented to for mail, and whether
+// it still is, does not show here: the sign-in is marked where it has ended, and
+// a mark stays.
+func (r refresher) refreshGraph(ctx context.Context, c *entra.Client, cloud config.Cloud, si SignIn) (entra.Token, error) {
+	store, err := newSignInStore(r.registry, r.keychains, si)
+	if err != nil {
+		return entra.Token{}, err
+	}
+	tok, err := c.RefreshStored(ctx, si.ClientID, si.graphScope(cloud), store)
+	ee, ok := errors.AsType[*entra.Error](err)
+	switch {
+	case ok && needsConsent(ee):
+		return tok, &GraphConsentError{Username: si.Username, Err: err}
+	case needsSignIn(err) && si.Ended.IsZero():
+		r.note(ctx, si, func(now *SignIn) { now.Ended, now.Why = r.now().UTC(), whyEnded(err) })
+	}
+	return tok, err
+}
+
+// note changes the sign-in in the registry, unless it was made anew meanwhile.
+func (r refresher) note(ctx context.Context, si SignIn, change func(*SignIn)) {
 	nctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteLimit)
 	defer cancel()
 	nerr := r.registry.Update(nctx, func(s *State) error {
@@ -146,7 +171,6 @@ func (r refresher) refresh(ctx context.Context, c *entra.Client, cloud config.Cl
 	if nerr != nil {
 		r.complain(fmt.Errorf("what became of the sign-in of %s could not be noted: %w", cmp.Or(si.Username, si.ID), nerr))
 	}
-	return tok, err
 }
 
 // needsSignIn tells whether err is mended by the person signing in again:
@@ -160,6 +184,12 @@ func needsSignIn(err error) bool {
 	case ee.Kind() == entra.SignInRequired:
 		return true
 	}
+	return needsConsent(ee)
+}
+
+// needsConsent tells that the person, or an administrator for them, has not
+// consented to what was asked for.
+func needsConsent(ee *entra.Error) bool {
 	return ee.Suberror == "consent_required" || ee.Code == "consent_required" || slices.Contains(ee.Numbers, 65001)
 }
 

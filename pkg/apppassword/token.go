@@ -14,7 +14,41 @@ import (
 // Token gives an access token for Exchange for the app password of that id,
 // from the cache where one is good. Its error is a [*RefusedError].
 func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
-	return v.token(ctx, id, false)
+	t, err := v.token(ctx, id, forExchange, false)
+	return t.Access, err
+}
+
+// GraphToken gives an access token for Microsoft Graph for the app password of
+// that id, from the cache where one is good: by its secret or certificate with
+// all that the application may do there, by a person's sign-in with what it was
+// consented to for sending ([GraphScopes]). That there is a token says nothing
+// about Mail.Send where it is an application's.
+//
+// Its error is a [*RefusedError]. Where the person has not consented its Reason
+// is SignInAgain and its Err a [*GraphConsentError]; the sign-in stays good for
+// everything else.
+func (v *Verifier) GraphToken(ctx context.Context, id string) (secret.Text, error) {
+	t, err := v.token(ctx, id, forGraph, false)
+	return t.Access, err
+}
+
+// audience is whom an access token is for.
+type audience string
+
+const (
+	forExchange audience = ""
+	forGraph    audience = "/graph"
+)
+
+// key is the cache's, of the token for the audience by the credential.
+func (a audience) key(credential string) string { return credential + string(a) }
+
+// scope is what an application asks for.
+func (a audience) scope(c config.Cloud) string {
+	if a == forGraph {
+		return c.GraphResource + "/.default"
+	}
+	return exchangeScope(c)
 }
 
 // Revalidate asks Entra whether the backing credential of the app password is
@@ -27,24 +61,24 @@ func (v *Verifier) Token(ctx context.Context, id string) (secret.Text, error) {
 // the keychain, which once a minute would be the likeliest way to lose it. What
 // ends a sign-in in Entra does not end the access token either.
 func (v *Verifier) Revalidate(ctx context.Context, id string) error {
-	_, err := v.token(ctx, id, true)
+	_, err := v.token(ctx, id, forExchange, true)
 	return err
 }
 
 // getter is Token or Renew of the cache.
 type getter func(ctx context.Context, key string, fetch func(context.Context) (entra.Token, error)) (entra.Token, error)
 
-func (v *Verifier) token(ctx context.Context, id string, renew bool) (secret.Text, error) {
+func (v *Verifier) token(ctx context.Context, id string, to audience, renew bool) (entra.Token, error) {
 	v.mu.RLock()
 	h := v.byID[id]
 	v.mu.RUnlock()
 	if h == nil || h.rec.Decoy {
-		return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
+		return entra.Token{}, &RefusedError{Reason: PasswordRevoked}
 	}
 	cloud, err := v.Clouds(h.rec.Cloud)
 	if err != nil {
 		// Not an outage: nothing could ever be asked about its credential.
-		return secret.Text{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
+		return entra.Token{}, &RefusedError{Reason: TenantRefuses, Record: h.rec, Err: err}
 	}
 	get := v.Tokens.Token
 	if renew && h.rec.Backing != BackingUser {
@@ -53,56 +87,67 @@ func (v *Verifier) token(ctx context.Context, id string, renew bool) (secret.Tex
 	var t entra.Token
 	switch h.rec.Backing {
 	case BackingUser:
-		t, err = v.bySignIn(ctx, h.rec, cloud, get)
+		t, err = v.bySignIn(ctx, h.rec, cloud, to, get)
 	case BackingCertificate:
-		t, err = v.byCertificate(ctx, h.rec, cloud, get)
+		t, err = v.byCertificate(ctx, h.rec, cloud, to, get)
 	default:
 		if h.Backing.IsZero() {
-			return secret.Text{}, &RefusedError{Reason: PasswordRevoked}
+			return entra.Token{}, &RefusedError{Reason: PasswordRevoked}
 		}
-		t, err = v.bySecret(ctx, h, cloud, get)
+		t, err = v.bySecret(ctx, h, cloud, to, get)
 	}
 	if err != nil {
-		return secret.Text{}, refusedByEntra(h.rec, v.now(), err)
+		if ended(err) {
+			// Both tokens come from the same credential.
+			other := forExchange
+			if to == forExchange {
+				other = forGraph
+			}
+			v.Tokens.Forget(other.key(v.CredentialKey(h.rec)))
+		}
+		return entra.Token{}, refusedByEntra(h.rec, v.now(), err)
 	}
-	return t.Access, nil
+	return t, nil
 }
 
-func (v *Verifier) bySecret(ctx context.Context, h *held, cloud config.Cloud, get getter) (entra.Token, error) {
-	return get(ctx, secretKey(h.rec), func(ctx context.Context) (entra.Token, error) {
+func (v *Verifier) bySecret(ctx context.Context, h *held, cloud config.Cloud, to audience, get getter) (entra.Token, error) {
+	return get(ctx, to.key(secretKey(h.rec)), func(ctx context.Context) (entra.Token, error) {
 		c, err := v.Entra(cloud, h.rec.Tenant)
 		if err != nil {
 			return entra.Token{}, err
 		}
-		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, exchangeScope(cloud))
+		return c.ClientSecret(ctx, h.rec.ClientID, h.Backing, to.scope(cloud))
 	})
 }
 
-func (v *Verifier) bySignIn(ctx context.Context, rec Record, cloud config.Cloud, get getter) (entra.Token, error) {
+func (v *Verifier) bySignIn(ctx context.Context, rec Record, cloud config.Cloud, to audience, get getter) (entra.Token, error) {
 	v.mu.RLock()
 	si, ok := v.signIns[rec.SignIn]
 	v.mu.RUnlock()
 	if !ok {
 		return entra.Token{}, &SignInError{Profile: rec.Profile}
 	}
-	return get(ctx, signInKey(si), func(ctx context.Context) (entra.Token, error) {
+	return get(ctx, to.key(signInKey(si)), func(ctx context.Context) (entra.Token, error) {
 		c, err := v.Entra(cloud, si.Tenant)
 		if err != nil {
 			return entra.Token{}, err
 		}
 		r := refresher{registry: v.Registry, keychains: v.Keychains, now: v.now, complain: func(err error) { v.log().Error("a sign-in", "error", err) }}
+		if to == forGraph {
+			return r.refreshGraph(ctx, c, cloud, si)
+		}
 		return r.refresh(ctx, c, cloud, si)
 	})
 }
 
 // byCertificate looks for the certificate again where Entra does not take the
 // one held: it may have been renewed since.
-func (v *Verifier) byCertificate(ctx context.Context, rec Record, cloud config.Cloud, get getter) (entra.Token, error) {
+func (v *Verifier) byCertificate(ctx context.Context, rec Record, cloud config.Cloud, to audience, get getter) (entra.Token, error) {
 	cert, err := v.certificate(ctx, rec, false)
 	if err != nil {
 		return entra.Token{}, err
 	}
-	t, err := v.assert(ctx, rec, cloud, cert, get)
+	t, err := v.assert(ctx, rec, cloud, to, cert, get)
 	if !certificateRefused(err) {
 		return t, err
 	}
@@ -110,11 +155,11 @@ func (v *Verifier) byCertificate(ctx context.Context, rec Record, cloud config.C
 	if rerr != nil || again.Thumbprint() == cert.Thumbprint() {
 		return t, err
 	}
-	return v.assert(ctx, rec, cloud, again, get)
+	return v.assert(ctx, rec, cloud, to, again, get)
 }
 
-func (v *Verifier) assert(ctx context.Context, rec Record, cloud config.Cloud, cert entra.Certificate, get getter) (entra.Token, error) {
-	t, err := get(ctx, assertionKey(rec, cert), func(ctx context.Context) (entra.Token, error) {
+func (v *Verifier) assert(ctx context.Context, rec Record, cloud config.Cloud, to audience, cert entra.Certificate, get getter) (entra.Token, error) {
+	t, err := get(ctx, to.key(assertionKey(rec, cert)), func(ctx context.Context) (entra.Token, error) {
 		if err := checkTime(cert, rec.ClientID, rec.Certificate, v.now()); err != nil {
 			return entra.Token{}, err
 		}
@@ -122,7 +167,7 @@ func (v *Verifier) assert(ctx context.Context, rec Record, cloud config.Cloud, c
 		if err != nil {
 			return entra.Token{}, err
 		}
-		return c.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, v.now), exchangeScope(cloud))
+		return c.ClientAssertion(ctx, rec.ClientID, cert.Assertion(rec.CertificateAlg, v.now), to.scope(cloud))
 	})
 	if ee, ok := errors.AsType[*entra.Error](err); ok && ee.Kind() == entra.Refused {
 		err = &CertificateError{ClientID: rec.ClientID, File: rec.Certificate, Err: fmt.Errorf("%.16s…: %w", cert.Thumbprint(), err)}
@@ -161,6 +206,13 @@ func signInKey(si SignIn) string { return "sign-in/" + si.ID + "/" + si.Since.Fo
 
 func assertionKey(rec Record, cert entra.Certificate) string {
 	return rec.Tenant + "/" + rec.ClientID + "/certificate/" + rec.CertificateAlg + "/" + cert.Thumbprint()
+}
+
+// ended tells that Entra takes the credential for nothing any more, and not that
+// it gives no token for what was asked.
+func ended(err error) bool {
+	ee, ok := errors.AsType[*entra.Error](err)
+	return ok && (ee.Kind() == entra.Refused || ee.Kind() == entra.SignInRequired) && !needsConsent(ee)
 }
 
 func refusedByEntra(rec Record, now time.Time, err error) error {

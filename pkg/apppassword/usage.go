@@ -187,6 +187,22 @@ func (r *UsageRecorder) Note(id string, use LastUse) (first bool) {
 	}
 	_, before := r.protocols.Protocols[id][use.Protocol]
 	r.protocols.note(id, use.Protocol, use.Time)
+	r.noteLast(id, use)
+	return !before
+}
+
+// NoteLast notes a use of what stands behind an app password without the password,
+// which hence says nothing of whether a mail program has the new one where it is
+// being rotated.
+func (r *UsageRecorder) NoteLast(id string, use LastUse) {
+	use.Time = use.Time.UTC().Truncate(time.Second)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.noteLast(id, use)
+}
+
+// noteLast is NoteLast and a part of Note. The caller holds the lock.
+func (r *UsageRecorder) noteLast(id string, use LastUse) {
 	if r.lastUse == nil {
 		r.lastUse = map[string]LastUse{}
 	}
@@ -194,7 +210,6 @@ func (r *UsageRecorder) Note(id string, use LastUse) (first bool) {
 		r.lastUse[id] = use
 	}
 	r.changed()
-	return !before
 }
 
 // Seen is when the app password was last used over each protocol, also before the

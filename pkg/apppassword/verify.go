@@ -83,6 +83,7 @@ type Verifier struct {
 	Now       func() time.Time
 
 	mu       sync.RWMutex
+	only     string                      // the one id that is held; empty: all
 	seen     os.FileInfo                 // the registry file as it was read; nil where it was missing
 	byHash   map[[sha256.Size]byte]*held // of the normalised password
 	byID     map[string]*held
@@ -135,10 +136,19 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 	if h == nil {
 		return Record{}, "", &RefusedError{Reason: WrongPassword}
 	}
-	refuse := func(why Refused, format string, args ...any) (Record, string, error) {
-		return Record{}, "", &RefusedError{Reason: why, Record: h.rec, Err: fmt.Errorf(format, args...)}
+	mailbox, err := v.judge(h, user, protocol, remote)
+	if err != nil {
+		return Record{}, "", err
 	}
+	return h.rec, mailbox, nil
+}
+
+// judge holds an app password to its mailboxes, protocols, networks and expiry.
+func (v *Verifier) judge(h *held, user, protocol string, remote netip.Addr) (mailbox string, err error) {
 	rec := h.rec
+	refuse := func(why Refused, format string, args ...any) (string, error) {
+		return "", &RefusedError{Reason: why, Record: rec, Err: fmt.Errorf(format, args...)}
+	}
 	if rec.Decoy { // also after its end: only a wrong password is told as little
 		return refuse(DecoyUsed, "somebody at %s has found it", remote)
 	}
@@ -160,7 +170,7 @@ func (v *Verifier) Verify(ctx context.Context, user string, password secret.Text
 	case !networkAllowed(rec.Networks, remote):
 		return refuse(NetworkNotAllowed, "%s is in none of its networks", remote)
 	}
-	return rec, mailbox, nil
+	return mailbox, nil
 }
 
 // catchUp loads the registry where it has changed, before [Verifier.Watch] has

@@ -33,6 +33,9 @@ func (v *Verifier) Load(ctx context.Context) error {
 	byID := make(map[string]*held, len(s.AppPasswords))
 	missing := map[string]bool{}
 	hold := func(h *held) {
+		if v.only != "" && h.rec.ID != v.only {
+			return
+		}
 		rec, gone := h.rec, !h.rec.Revoked.IsZero() || h.replaced != nil && !h.replaced.Ended.IsZero()
 		if o := old[rec.ID]; o != nil && (o.rec.Revision() == rec.Revision() || gone) {
 			h.secrets = o.secrets

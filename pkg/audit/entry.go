@@ -26,6 +26,7 @@ type Event string
 const (
 	Created       Event = "created"        // an app password was made
 	Shown         Event = "shown"          // its password was shown or copied
+	TokenIssued   Event = "token-issued"   // another program was given an access token by it
 	Rotated       Event = "rotated"        // it got a new credential
 	Retired       Event = "retired"        // its old password was shut out, after it was rotated
 	Exported      Event = "exported"       // it was sealed for another machine
@@ -42,7 +43,7 @@ const (
 
 // Events are all events, in the order of an app password's life.
 func Events() []Event {
-	return []Event{Created, Shown, Rotated, Retired, Exported, Forgotten, Imported, Revoked, SignIn, Refused, SessionClosed, DecoyUsed, Lost, Repaired}
+	return []Event{Created, Shown, TokenIssued, Rotated, Retired, Exported, Forgotten, Imported, Revoked, SignIn, Refused, SessionClosed, DecoyUsed, Lost, Repaired}
 }
 
 const (

@@ -123,6 +123,9 @@ func advise(err error) advice {
 	if a, ok := adviseReach(err); ok {
 		return a
 	}
+	if e, ok := errors.AsType[*gateway.Refusal](err); ok {
+		return adviseRefusal(e)
+	}
 	if e, ok := errors.AsType[*audit.BrokenError](err); ok {
 		return advice{failed, brokenHint(e)}
 	}
@@ -217,6 +220,9 @@ func adviseAppPassword(err error) (advice, bool) {
 			hint = "ask for less, such as --expires " + apppassword.Days(e.Shorter+time.Minute) + ", or " + hint
 		}
 		return advice{refused, hint}, true
+	}
+	if e, ok := errors.AsType[*apppassword.RefusedError](err); ok {
+		return adviseRefused(e), true
 	}
 	if _, ok := errors.AsType[*apppassword.SignInError](err); ok {
 		return advice{signInRequired, "o365pw login"}, true

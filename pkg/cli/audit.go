@@ -28,8 +28,8 @@ func newAudit(a *app) *cobra.Command {
 passwords, and how they were used. It holds no secret. Works without
 configuration, keychain and network.
 
-Events: ` + strings.Join(eventNames()[:7], ", ") + `,
-` + strings.Join(eventNames()[7:], ", ") + `.
+Events: ` + strings.Join(eventNames()[:6], ", ") + `,
+` + strings.Join(eventNames()[6:], ", ") + `.
 
 On a terminal a table; in a pipe one line each, tab-separated, with a header.
 -o name prints the name of each app password that occurs, once.`,

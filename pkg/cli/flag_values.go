@@ -84,6 +84,7 @@ func (a *app) flagValues() map[string]flagValue {
 		"revoke name":  {"name", a.completeNames},
 		"create for":   {"client", completeClients},
 		"settings for": {"client", completeClients},
+		"token for":    {"what", oneOf(choice("imap", "to read and file mail"), choice("pop3", "to fetch mail"), choice("smtp", "to send mail"), choice("graph", "to send by Graph"))},
 
 		"serve imap": address(gw.IMAP), "serve pop3": address(gw.POP3), "serve smtp": address(gw.SMTP),
 		"sandbox authority": free, "sandbox graph": free, "sandbox imap": free, "sandbox pop3": free, "sandbox smtp": free,

@@ -218,25 +218,33 @@ const passphraseCredential = "o365pw.keychain-passphrase"
 // passphrase of the file keychain: from the environment, a file, systemd, or a
 // person.
 func (a *app) passphrase(ctx context.Context, create bool) (secret.Text, error) {
+	if p, given, err := a.givenPassphrase(); given || err != nil {
+		return p, err
+	}
+	return a.askPassphrase(ctx, create)
+}
+
+// givenPassphrase is passphrase as far as no person is asked.
+func (a *app) givenPassphrase() (_ secret.Text, given bool, _ error) {
 	if p := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE"); p != "" {
-		return secret.New(p), nil
+		return secret.New(p), true, nil
 	}
 	if file := a.Getenv("O365PW_KEYCHAIN_PASSPHRASE_FILE"); file != "" {
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return secret.Text{}, err
+			return secret.Text{}, true, err
 		}
 		if others, err := readableByOthers(file); err == nil && others {
 			a.warn("others can read the passphrase in %s: %s", file, keepFromOthers(file))
 		}
-		return secret.New(strings.TrimRight(string(b), "\r\n")), nil
+		return secret.New(strings.TrimRight(string(b), "\r\n")), true, nil
 	}
 	// systemd keeps this one from others, by more than its mode.
 	if file := a.credentialFile(passphraseCredential); file != "" {
 		b, err := os.ReadFile(file)
-		return secret.New(strings.TrimRight(string(b), "\r\n")), err
+		return secret.New(strings.TrimRight(string(b), "\r\n")), true, err
 	}
-	return a.askPassphrase(ctx, create)
+	return secret.Text{}, false, nil
 }
 
 // userAgent names program and version to Microsoft; nothing about the person.

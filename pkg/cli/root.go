@@ -73,6 +73,7 @@ Exchange Online takes only OAuth 2.0.
 		&cobra.Group{ID: "life", Title: "App passwords:"},
 		&cobra.Group{ID: "set-up", Title: "Set-up, sign-in and faults:"},
 		&cobra.Group{ID: "gateway", Title: "Gateway:"},
+		&cobra.Group{ID: "programs", Title: "For programs, without a gateway:"},
 		&cobra.Group{ID: "try", Title: "Try it out:"},
 		&cobra.Group{ID: "rest", Title: "Besides:"},
 	)
@@ -84,7 +85,8 @@ Exchange Online takes only OAuth 2.0.
 	}
 	add("life", newCreate(a), newList(a), newShow(a), newSettings(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
 	add("set-up", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
-	add("gateway", newServe(a), newSessions(a), newService(a), newSendmail(a), newGitCredential(a))
+	add("gateway", newServe(a), newSessions(a), newService(a))
+	add("programs", newToken(a), newConnect(a), newSendmail(a), newGitCredential(a))
 	add("try", newDemo(a), newSandbox(a))
 	add("rest", newVersion(a), newCompletion(a))
 	root.SetHelpCommand(newHelp())

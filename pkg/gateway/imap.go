@@ -62,6 +62,17 @@ func imapAccept(s *session, welcome string) error {
 	return s.reply("%s %s", s.imap.tag, welcome)
 }
 
+// imapGreetIn is PREAUTH (RFC 9051 section 7.1.4), with the capabilities that
+// the OK to a sign-in has.
+func imapGreetIn(s *session, welcome string) error {
+	return s.reply("* PREAUTH%s", strings.TrimPrefix(welcome, "OK"))
+}
+
+// imapDecline is the greeting that ends a connection (RFC 9051 section 7.1.5).
+func imapDecline(r *Refusal) string {
+	return "* BYE [" + r.code(imapCodes) + "] o365pw: " + imapText(r.public()) + "\r\n"
+}
+
 func imapRefuse(s *session, r *Refusal) error {
 	return s.reply("%s NO [%s] %s", s.imap.tag, r.code(imapCodes), imapText(r.public()))
 }

@@ -138,7 +138,14 @@ func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener)
 		}
 	}
 	defer closeAll()
-	if err := s.begin(listeners); err != nil {
+	if len(listeners) == 0 {
+		return errors.New("gateway: nothing to listen on")
+	}
+	addresses := map[Protocol]string{}
+	for name, ln := range listeners {
+		addresses[name] = ln.Addr().String()
+	}
+	if err := s.begin(addresses); err != nil {
 		return err
 	}
 	unlisten := whenDone(ctx, closeAll)
@@ -168,19 +175,14 @@ func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener)
 }
 
 // begin checks what Serve was given.
-func (s *Server) begin(listeners map[Protocol]net.Listener) error {
+func (s *Server) begin(addresses map[Protocol]string) error {
 	if s.Backend == nil {
 		return errors.New("gateway: no backend")
 	}
-	if len(listeners) == 0 {
-		return errors.New("gateway: nothing to listen on")
-	}
-	addresses := map[Protocol]string{}
-	for name, ln := range listeners {
+	for name := range addresses {
 		if _, ok := protocols[name]; !ok {
 			return fmt.Errorf("gateway: protocol %q is not served", name)
 		}
-		addresses[name] = ln.Addr().String()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,16 +240,23 @@ func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run f
 		return nil
 	}
 	defer s.mu.Unlock()
+	_, run = s.newSession(ctx, name, c)
+	return run
+}
+
+// newSession makes a session of a connection; run is to be called once. mu is
+// held.
+func (s *Server) newSession(ctx context.Context, name Protocol, c *client) (sess *session, run func()) {
 	s.lastID++
 	background := ctx
 	ctx, end := context.WithCancelCause(ctx)
-	sess := &session{
+	sess = &session{
 		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, background: background, end: end, done: make(chan struct{}),
 		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()),
 	}
 	s.sessions[sess] = arriving
 	s.wait(sess, 1)
-	return func() {
+	return sess, func() {
 		defer close(sess.done)
 		defer end(nil)
 		defer s.remove(sess)

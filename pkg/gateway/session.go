@@ -36,6 +36,11 @@ type protocol struct {
 	// logIn signs in at a gateway by the response of SASL PLAIN, as a mail
 	// program does. An error is a *ServerError, or wraps one.
 	logIn func(u *upstream, user, response string) error
+	// greetIn greets a client that need not sign in, welcome being the
+	// upstream's; nil: the protocol has no such greeting. decline is the greeting
+	// of one that is not let in.
+	greetIn func(s *session, welcome string) error
+	decline func(r *Refusal) string
 	// accept and refuse answer the sign-in that ask returned last.
 	accept func(s *session, welcome string) error
 	refuse func(s *session, r *Refusal) error
@@ -53,6 +58,7 @@ type protocol struct {
 var protocols = map[Protocol]protocol{
 	IMAP: {
 		greet: imapGreet, next: imapNext, sasl: imapSASL, upstream: imapUpstream, logIn: imapLogIn, accept: imapAccept, refuse: imapRefuse,
+		greetIn: imapGreetIn, decline: imapDecline,
 		// RFC 9051 section 5.4 asks for 30 minutes, and clients in IDLE speak
 		// up every 29 (RFC 2177).
 		relay: newIMAPRelay, leave: "g9 LOGOUT\r\n", bye: imapBye, idle: 35 * time.Minute,
@@ -63,6 +69,7 @@ var protocols = map[Protocol]protocol{
 	},
 	SMTP: {
 		greet: smtpGreet, next: smtpNext, sasl: smtpSASL, offers: smtpOffers, upstream: smtpUpstream, logIn: smtpLogIn, accept: smtpAccept, refuse: smtpRefuse,
+		greetIn: smtpGreetIn, decline: smtpDecline,
 		relay: newSMTPRelay, leave: "QUIT\r\n", bye: smtpBye, idle: 10 * time.Minute, // RFC 5321 section 4.5.3.2.7: at least 5
 	},
 }
@@ -99,6 +106,9 @@ type session struct {
 	background context.Context         // for logging
 	end        context.CancelCauseFunc // ends the session, from any goroutine; the cause is an *ending
 	done       chan struct{}           // closed when the connection is and the server has forgotten it
+	granted    *Grant                  // of [Server.ServeGranted]; nil: the client has to sign in
+	refused    error                   // why the last sign-in was refused
+	ended      error                   // why the connection ended; to be read once done is closed
 
 	deadline time.Time     // for the client to have signed in
 	met      bool          // the client has sent a command that exists
@@ -130,6 +140,7 @@ func (s *session) run(ctx context.Context) {
 	if ended := stop(); ended {
 		err = endingOf(ctx)
 	}
+	s.ended = err
 	if e, ok := errors.AsType[*ending](err); ok {
 		s.client.farewell(s.proto.bye(e))
 	}
@@ -143,6 +154,9 @@ func (s *session) run(ctx context.Context) {
 // talk signs the client in and passes bytes until one side ends. Its error is
 // why the session ended.
 func (s *session) talk(ctx context.Context) error {
+	if s.granted != nil && s.proto.greetIn != nil {
+		return s.letIn(ctx)
+	}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
@@ -163,6 +177,7 @@ func (s *session) talk(ctx context.Context) error {
 			return endingOf(ctx)
 		}
 		refusal := refusalOf(err)
+		s.refused = refusal
 		user := limited(cred.user, 100)
 		if refusal.UserIsSecret {
 			user = "(an app password)"
@@ -206,6 +221,10 @@ func (s *session) pause(ctx context.Context, wait time.Duration) error {
 // clear-text client waits once for each connection.
 func (s *session) open(ctx context.Context) error {
 	s.setDeadline(time.Now().Add(s.server.signInTimeout()))
+	if s.granted != nil { // this process's own end, which waits
+		s.client.speak()
+		return s.proto.greet(s)
+	}
 	s.silent = s.server.silence()
 	implicit, err := s.client.startsTLS(s.silent, s.deadline)
 	if err != nil {
@@ -264,27 +283,40 @@ func (s *session) startTLS(ctx context.Context) error {
 func (s *session) signIn(ctx context.Context, cred credentials) (grant Grant, up *upstream, welcome string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, s.server.upstreamTimeout())
 	defer cancel()
-	backend := s.server.Backend
-	grant, err = backend.SignIn(ctx, Attempt{Protocol: s.name, User: cred.user, Password: cred.password, Remote: s.client.remote})
-	if err != nil {
-		return grant, nil, "", err
+	if grant, err = s.judge(ctx, cred); err == nil {
+		up, welcome, err = s.connect(ctx, grant)
 	}
+	return grant, up, welcome, err
+}
+
+// judge has the backend judge the credentials, unless the sign-in is granted
+// already.
+func (s *session) judge(ctx context.Context, cred credentials) (Grant, error) {
+	if s.granted != nil {
+		return s.judgeGranted(cred)
+	}
+	return s.server.Backend.SignIn(ctx, Attempt{Protocol: s.name, User: cred.user, Password: cred.password, Remote: s.client.remote})
+}
+
+// connect has the upstream open the mailbox of a sign-in that is granted. The
+// session is registered when it returns without error.
+func (s *session) connect(ctx context.Context, grant Grant) (up *upstream, welcome string, err error) {
 	l := login{hello: s.smtp.hello, offered: s.smtp.offered, utf8: s.pop3.utf8, narrow: grant.ReadOnly}
 	if up, welcome, err = s.server.open(ctx, s.proto, grant, l); err != nil {
-		return grant, nil, "", err
+		return nil, "", err
 	}
-	// A revocation between SignIn and here has found no session to close. Those
+	// A revocation between the grant and here has found no session to close. Those
 	// after register find one; those before are found by asking once more.
 	s.server.register(s, grant, s.proto.relay(s, up, grant))
-	if err = backend.Allowed(grant); err == nil && grant.expired() {
+	if err = s.server.Backend.Allowed(grant); err == nil && grant.expired() {
 		err = &Refusal{Reason: Expired, Err: errExpired}
 	}
 	if err != nil {
 		s.server.unregister(s, arriving)
 		up.close()
-		return grant, nil, "", err
+		return nil, "", err
 	}
-	return grant, up, welcome, nil
+	return up, welcome, nil
 }
 
 // serve tells the client that it is in, and passes bytes until the end.
@@ -292,7 +324,11 @@ func (s *session) serve(ctx context.Context, up *upstream, welcome string, took 
 	defer up.close()
 	defer s.server.unregister(s, leaving)
 	defer s.watch()()
-	if err := s.proto.accept(s, welcome); err != nil {
+	accept := s.proto.accept
+	if s.granted != nil && s.proto.greetIn != nil {
+		accept = s.proto.greetIn
+	}
+	if err := accept(s, welcome); err != nil {
 		return err
 	}
 	s.signedIn = true

@@ -44,6 +44,16 @@ func smtpGreet(s *session) error { return s.reply("220 o365pw ESMTP ready") }
 
 func smtpAccept(s *session, welcome string) error { return s.reply("235 2.7.0 %s", welcome) }
 
+func smtpGreetIn(s *session, _ string) error { return smtpGreet(s) }
+
+// smtpDecline is RFC 5321 section 3.1: a greeting that offers no mail.
+func smtpDecline(r *Refusal) string {
+	if r.code(smtpCodes)[0] == '5' {
+		return "554 5.7.0 o365pw: " + lineText(r.public()) + "\r\n"
+	}
+	return "421 4.3.2 o365pw: " + lineText(r.public()) + "\r\n"
+}
+
 func smtpRefuse(s *session, r *Refusal) error {
 	if r.Reply != "" {
 		return s.reply("%s", lineText(r.Reply))

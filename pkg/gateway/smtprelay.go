@@ -16,6 +16,7 @@ type smtpRelay struct {
 	dialogue
 	grant Grant
 	quota *quota
+	hello []string // the reply to the client's first EHLO; nil: it has had one
 
 	// Guarded by mu.
 	mailing  bool // a message has begun and not ended
@@ -26,6 +27,10 @@ type smtpRelay struct {
 func newSMTPRelay(s *session, up *upstream, grant Grant) relay {
 	r := &smtpRelay{grant: grant, quota: &s.server.quota}
 	r.start(s, up, smtpWhole)
+	if s.granted != nil {
+		// The upstream's own reply would offer to sign in.
+		r.hello = append([]string{"o365pw"}, up.offers...)
+	}
 	return r
 }
 
@@ -43,6 +48,13 @@ func (r *smtpRelay) do(line []byte) error {
 	verb, args := smtpCommand(line)
 	switch verb {
 	case "EHLO", "HELO", "RSET":
+		if hello := r.hello; hello != nil && verb != "RSET" {
+			r.hello = nil
+			if verb == "HELO" {
+				return r.answer("250 o365pw")
+			}
+			return r.answer(smtpLines("250", hello))
+		}
 		return r.reset(line)
 	case "RCPT", "NOOP", "VRFY", "EXPN", "HELP", "QUIT":
 		return r.pass(line, expected{done: r.noted(verb)})
