@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/smtp"
 	"slices"
 	"strings"
 
@@ -128,20 +127,17 @@ func (a *app) runSendmail(ctx context.Context, o sendmail.Options) error {
 	if err != nil {
 		return err
 	}
-	password, err := s.passwordOf(ctx, e)
+	way, err := a.wayOut(ctx, s, e, mailbox)
 	if err != nil {
 		return err
 	}
-	way, err := a.wayOut(ctx, s, e.Record)
-	if err != nil {
-		return err
-	}
-	reply, err := m.Submit(ctx, way.conn, way.host, smtp.PlainAuth("", mailbox, password.Reveal(), way.host))
-	if cerr := way.close(); cerr != nil {
-		a.warn("the connection did not end well: %v", cerr)
-	}
+	reply, err := m.Submit(ctx, way.conn, way.host, way.auth)
+	cause := way.close()
 	if se, ok := errors.AsType[*sendmail.RefusedError](err); ok {
-		return &notSentError{name: e.Name, RefusedError: se, cause: way.why()}
+		return &notSentError{name: e.Name, RefusedError: se, cause: cause}
+	}
+	if be, ok := errors.AsType[*sendmail.BrokenError](err); ok && cause != nil {
+		be.Err = cause
 	}
 	if err != nil {
 		return err
@@ -294,7 +290,11 @@ func adviseSendmail(err error) (advice, bool) {
 		return advice{failed, "look in Sent Items for it before it is sent again"}, true
 	}
 	if e, ok := errors.AsType[*sendmail.BrokenError](err); ok && !errors.Is(e, context.Canceled) {
-		return advice{unavailable, "send it again; if that fails as well: o365pw doctor"}, true
+		a := advise(e.Err)
+		if a.hint == "" {
+			a = advice{unavailable, "send it again; if that fails as well: o365pw doctor"}
+		}
+		return a, true
 	}
 	if e, ok := errors.AsType[*sendmail.LocalError](err); ok {
 		return advice{wrongUsage, "name a mail address in the place of " + e.Name + "; for cron: MAILTO=alice@contoso.com in the crontab"}, true
