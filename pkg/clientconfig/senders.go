@@ -156,7 +156,7 @@ func snail(a Account) (Config, error) {
 		}
 	}
 	netrc := "printf 'machine %s login %s password %s\\n' " + Shell(bracketed(s.Host)) + " " + Shell(a.User) + ` "$(` + a.PasswordCommand() + `)"`
-	rc := "# S-nail sends through the gateway of o365pw.\nset v15-compat\n" +
+	rc := "# S-nail sends through the gateway of o365pw. Without yes, quotes are another thing.\nset v15-compat=yes\n" +
 		"set from=" + singleQuoted(a.Sender()) + "\n" +
 		"set mta=" + singleQuoted(scheme+"://"+escaped(a.User)+"@"+hostPort(s)) + " smtp-auth=plain\n" +
 		more +

@@ -72,6 +72,9 @@ func (l *lab) oneMore(send func()) string {
 	l.t.Helper()
 	before := len(l.dovecot.sink.to(mailbox))
 	send()
+	if l.t.Failed() {
+		l.t.FailNow()
+	}
 	eventually(l.t, "the message", func() bool { return len(l.dovecot.sink.to(mailbox)) > before })
 	all := l.dovecot.sink.to(mailbox)
 	if len(all) != before+1 {
@@ -103,6 +106,7 @@ func TestSettingsOfSenders(t *testing.T) {
 	}
 	for _, name := range []string{"msmtp", "s-nail", "swaks"} {
 		try(name, func(l *lab, p printed) {
+			l.env = append(l.env, "MAILRC="+filepath.Join(l.dir, ".mailrc")) // root's home is what the system says, for s-nail
 			if m := l.oneMore(func() { l.do(p, "Try it: ") }); !regexp.MustCompile(`(?i)test`).MatchString(m) {
 				l.t.Errorf("another message has arrived:\n%s", m)
 			}
@@ -364,4 +368,78 @@ smtp_tls_security_level = may
 		}
 	})
 	return dir, port
+}
+
+// TestSendmail calls the program as others call sendmail(1).
+func TestSendmail(t *testing.T) {
+	l := newLab(t, options{})
+	l.create("laptop")
+	caller := strings.TrimSpace(l.try("", "id", "-un").stdout)
+	link := filepath.Join(l.dir, "sbin", "sendmail")
+	must(t, os.Mkdir(filepath.Dir(link), 0o700))
+	must(t, os.Symlink(binary, link))
+
+	// As cron does: nearly no environment, no terminal, a message for a user of
+	// this machine. What the crontab sets is there.
+	cron := func(t *testing.T) {
+		message := l.oneMore(func() {
+			cmd := exec.Command("setsid", "--wait", "sh", "-c", link+" -FCronDaemon -i -B8BITMIME -oem "+caller)
+			cmd.Stdin = strings.NewReader("From: " + caller + " (Cron Daemon)\nTo: " + caller + "\nSubject: Cron <" + caller + "@host> df\nMIME-Version: 1.0\n" +
+				"Content-Type: text/plain; charset=UTF-8\nContent-Transfer-Encoding: 8bit\nX-Cron-Env: <SHELL=/bin/sh>\n\n.\nvoll: 100 % für /\n")
+			cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin"}
+			for _, v := range l.env {
+				if strings.HasPrefix(v, "O365PW_") || strings.HasPrefix(v, "HOME=") {
+					cmd.Env = append(cmd.Env, v)
+				}
+			}
+			if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		})
+		if !strings.Contains(message, "From: \"Cron Daemon\" <"+mailbox+">\r\n") || !strings.HasSuffix(message, "\r\n\r\n.\r\nvoll: 100 % für /\r\n") {
+			t.Errorf("another message has arrived:\n%s", message)
+		}
+	}
+	t.Run("cron without a gateway", cron)
+	l.serve()
+	t.Run("cron", cron)
+
+	t.Run("git", func(t *testing.T) {
+		l := l.in(t)
+		l.repository()
+		message := l.oneMore(func() {
+			r := l.try("", "git", "-c", "sendemail.sendmailCmd='"+binary+"' sendmail -a laptop", "send-email", "--from", mailbox, "--to", mailbox, "--bcc", "bob@contoso.com", "-1")
+			if r.code != 0 {
+				t.Errorf("git send-email: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+			}
+		})
+		if !strings.Contains(message, "Subject: [PATCH] a change\r\n") || strings.Contains(message, "bob@contoso.com") {
+			t.Errorf("another message has arrived:\n%s", message)
+		}
+		if n := len(l.dovecot.sink.to("bob@contoso.com")); n != 1 {
+			t.Errorf("%d messages for the recipient in Bcc", n)
+		}
+	})
+	t.Run("s-nail", func(t *testing.T) {
+		l := l.in(t)
+		rc := l.file("mailrc", []byte("set v15-compat mta="+link+" from="+mailbox+"\n"))
+		l.env = append(l.env, "MAILRC="+rc)
+		message := l.oneMore(func() {
+			if r := l.try("Grüße\n", "s-nail", "-:u", "-s", "Grüße", mailbox); r.code != 0 {
+				t.Errorf("s-nail: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+			}
+		})
+		if !strings.Contains(message, "From: "+mailbox+"\r\n") {
+			t.Errorf("another message has arrived:\n%s", message)
+		}
+	})
+	t.Run("mutt", func(t *testing.T) {
+		l := l.in(t)
+		rc := l.file("muttrc", []byte("set sendmail=\""+link+" -oem -oi\"\nset from="+mailbox+"\nset copy=no\n"))
+		l.oneMore(func() {
+			if r := l.try("text\n", "mutt", "-F", rc, "-s", "from mutt", mailbox); r.code != 0 {
+				t.Errorf("mutt: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+			}
+		})
+	})
 }
