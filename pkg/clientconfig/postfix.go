@@ -37,7 +37,7 @@ func postfix(a Account) (Config, error) {
 	case a.CAFile != "":
 		set = append(set, [2]string{"smtp_tls_security_level", "secure"}, [2]string{"smtp_tls_secure_cert_match", "localhost"})
 	default:
-		return Config{}, errors.New("Postfix compares a certificate with names only, and the gateway listens on an address: let it listen on the name in its certificate, by smtp in [gateway]")
+		return Config{}, errors.New("a certificate is compared with names only by Postfix, and the gateway listens on an address: let it listen on the name in its certificate, by smtp in [gateway]")
 	}
 	if s.Security != "none" && a.CAFile != "" {
 		set = append(set, [2]string{"smtp_tls_CAfile", a.CAFile})
