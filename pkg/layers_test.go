@@ -15,7 +15,7 @@ const module = "github.com/o365pw/o365pw/"
 // lower layers only.
 var layers = []map[string]bool{
 	{"pkg/internal/durable": true, "pkg/internal/jsontemplate": true, "pkg/internal/localca": true, "pkg/internal/logtest": true, "pkg/internal/transcript": true, "pkg/internal/integration": true},
-	{"pkg/secret": true, "pkg/audit": true, "pkg/explain": true, "pkg/clientconfig": true},
+	{"pkg/secret": true, "pkg/audit": true, "pkg/explain": true, "pkg/clientconfig": true, "pkg/sendmail": true},
 	{"pkg/xoauth2": true},
 	{"pkg/config": true, "pkg/entra": true, "pkg/graph": true},
 	{"pkg/apppassword": true, "pkg/gateway": true, "pkg/sandbox": true},

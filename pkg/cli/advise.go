@@ -13,6 +13,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/audit"
+	"github.com/o365pw/o365pw/pkg/clientconfig"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/explain"
@@ -39,6 +40,9 @@ func advise(err error) advice {
 	if e, ok := errors.AsType[*failedError](err); ok {
 		return advice{e.code, e.hint}
 	}
+	if a, ok := adviseSendmail(err); ok {
+		return a
+	}
 	if e, ok := errors.AsType[*unprintedError](err); ok {
 		if e.rotated {
 			return advice{failed, "o365pw show --password " + asArgument(e.name)}
@@ -58,6 +62,12 @@ func advise(err error) advice {
 	}
 	if e, ok := errors.AsType[*usageError](err); ok {
 		return advice{wrongUsage, e.hint}
+	}
+	if e, ok := errors.AsType[*clientconfig.MissingError](err); ok {
+		if e.Allowed {
+			return advice{wrongUsage, notListening(e.Protocol[0]) + " of the configuration, and start the gateway again"}
+		}
+		return advice{wrongUsage, "make one that may: o365pw create NAME --for " + e.Client}
 	}
 	if a, ok := adviseAppPassword(err); ok {
 		return a

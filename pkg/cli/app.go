@@ -14,6 +14,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,9 +41,14 @@ type Env struct {
 	GOOS, Root string
 }
 
-// OS is the environment of this process.
+// OS is the environment of this process. Called by the name of sendmail(1), it
+// is that.
 func OS() Env {
-	return Env{Args: os.Args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now}
+	args := os.Args[1:]
+	if strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") == sendmailName {
+		args = slices.Concat([]string{sendmailName}, args)
+	}
+	return Env{Args: args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Now: time.Now}
 }
 
 // Main runs one command and returns the process's exit code. It prints the

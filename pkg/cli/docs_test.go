@@ -85,6 +85,7 @@ func checkMention(t *testing.T, page string, words []string) {
 			if c.Flag(name[2:]) == nil && root.PersistentFlags().Lookup(name[2:]) == nil && name != "--version" {
 				t.Errorf("%s: %q: %s has no flag %s", page, strings.Join(words, " "), c.CommandPath(), name)
 			}
+		case c.DisableFlagParsing && !strings.HasPrefix(name, "--"): // sendmail's options, and recipients
 		case strings.HasPrefix(name, "-") && len(name) == 2 && name != "--":
 			if c.Flags().ShorthandLookup(name[1:]) == nil && root.PersistentFlags().ShorthandLookup(name[1:]) == nil && name != "-h" {
 				t.Errorf("%s: %q: %s has no flag %s", page, strings.Join(words, " "), c.CommandPath(), name)

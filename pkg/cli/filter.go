@@ -20,7 +20,7 @@ import (
 
 // withoutData are the commands that print no data, or text that has one form
 // only, with their subcommands. Each other command has a schema in docs/schema (a test holds it).
-var withoutData = []string{"cert export", "cert install", "cert renew", "cert uninstall", "completion", "config schema", "connect", "demo", "help", "sandbox", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
+var withoutData = []string{"cert export", "cert install", "cert renew", "cert uninstall", "completion", "config schema", "connect", "demo", "git-credential", "help", "sandbox", "sendmail", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
 
 // onlyHold are the commands that have no work of their own, only subcommands.
 var onlyHold = []string{"cert", "config", "service"}

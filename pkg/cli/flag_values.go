@@ -32,8 +32,9 @@ func (a *app) flagValues() map[string]flagValue {
 	free := flagValue{"host:port", completeNothing}
 	gw := config.DefaultGateway()
 	return map[string]flagValue{
-		"allow": {"protocols", protocols},
-		"app":   {"name", completeNothing},
+		"allow":        {"protocols", protocols},
+		"app":          {"name", completeNothing},
+		"app-password": {"name", a.completeNames},
 		"backing": {"kind", oneOf(
 			choice(apppassword.BackingSecret, "an Entra client secret of its own"),
 			choice(apppassword.BackingUser, "a person's sign-in"),
@@ -85,8 +86,10 @@ func (a *app) flagValues() map[string]flagValue {
 		"unused":   {"time", a.completeTime(-1, "30d", "90d", "180d")},
 		"wait":     {"time", a.completeTime(1, "10m", "30m", "1h", "2h")},
 
-		"revoke name": {"name", a.completeNames},
-		"token for":   {"what", oneOf(choice("imap", "to read and file mail"), choice("pop3", "to fetch mail"), choice("smtp", "to send mail"), choice("graph", "to send by Graph"))},
+		"revoke name":  {"name", a.completeNames},
+		"create for":   {"client", completeClients},
+		"settings for": {"client", completeClients},
+		"token for":    {"what", oneOf(choice("imap", "to read and file mail"), choice("pop3", "to fetch mail"), choice("smtp", "to send mail"), choice("graph", "to send by Graph"))},
 
 		"serve imap": address(gw.IMAP), "serve pop3": address(gw.POP3), "serve smtp": address(gw.SMTP),
 		"sandbox authority": free, "sandbox graph": free, "sandbox imap": free, "sandbox pop3": free, "sandbox smtp": free,

@@ -90,10 +90,10 @@ Alone on a terminal, o365pw says what the next step is on this machine.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
+	add("life", newCreate(a), newList(a), newShow(a), newSettings(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
 	add("set-up", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
 	add("gateway", newServe(a), newSessions(a), newService(a), newCert(a))
-	add("programs", newToken(a), newConnect(a))
+	add("programs", newToken(a), newConnect(a), newSendmail(a), newGitCredential(a))
 	add("try", newDemo(a), newSandbox(a))
 	add("rest", newVersion(a), newCompletion(a))
 	root.SetHelpCommand(newHelp())

@@ -73,6 +73,22 @@ func cmdTalk(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// arrived N holds Exchange to the number of messages it got so far, and prints
+// the last with its envelope.
+func cmdArrived(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: arrived N")
+	}
+	sent := of(ts).sandbox.Sent()
+	if fmt.Sprint(len(sent)) != args[0] {
+		ts.Fatalf("%d messages have arrived, want %s", len(sent), args[0])
+	}
+	if len(sent) > 0 {
+		m := sent[len(sent)-1]
+		fmt.Fprintf(ts.Stdout(), "MAIL FROM:%s RCPT TO:%s\n%s", m.From, strings.Join(m.To, ","), strings.ReplaceAll(string(m.Data), "\r\n", "\n"))
+	}
+}
+
 func checkReply(ts *testscript.TestScript, neg bool, reply string) {
 	fmt.Fprintf(ts.Stdout(), "%s\n", reply)
 	if strings.HasPrefix(reply, "x OK") == neg {

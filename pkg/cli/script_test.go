@@ -81,6 +81,7 @@ func TestScripts(t *testing.T) {
 			"powershell": cmdPowerShell,
 			"nowrites":   cmdNoWrites,
 			"await":      cmdAwait,
+			"arrived":    cmdArrived,
 		},
 	})
 }
@@ -176,6 +177,7 @@ func setupScript(e *testscript.Env) error {
 		"AUTHORITY":                  s.sandbox.Authority(),
 		"GRAPH":                      s.sandbox.Graph(),
 		"GATEWAY":                    s.gateway["imap"],
+		"SMTP_PORT":                  s.gateway["smtp"][strings.LastIndex(s.gateway["smtp"], ":")+1:],
 		"BROWSER":                    "browser",
 		"DOCS":                       docs,
 		"DBUS_SESSION_BUS_ADDRESS":   "unix:path=" + filepath.Join(e.WorkDir, "no-bus"),
