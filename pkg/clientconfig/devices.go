@@ -22,9 +22,6 @@ func devices() []Client {
 // printer is what the menus of devices ask for. Nearly all of them take 16
 // letters as a password; many take no long user name.
 func printer(a Account, security, called string) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	if s.Security == "none" {
 		return Config{}, fmt.Errorf("the gateway listens without TLS there: for a device that can do none, see printer-plain")
@@ -56,9 +53,6 @@ func printer(a Account, security, called string) (Config, error) {
 // printerPlain: from another machine the gateway takes no password in clear,
 // so a mail server beside it has to sign in.
 func printerPlain(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	return Config{Steps: []string{
 		"A device without TLS cannot sign in over a network: everybody there could read the password, and the gateway refuses it. A mail server between them can sign in for it:",
 		"1. On a machine in the device's network, install Postfix and have it send with this app password; the script for that is printed by: " + a.command("settings", "--for", "postfix", "--", a.AppPassword),

@@ -14,9 +14,6 @@ import (
 // root@host. A certificate is compared with names only, and the gateway's has
 // the name localhost beside an address.
 func postfix(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	relay := fmt.Sprintf("[%s]:%d", s.Host, s.Port)
 	set := [][2]string{

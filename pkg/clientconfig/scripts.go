@@ -17,9 +17,6 @@ func scripts() []Client {
 // curl: curl(1). The password comes to it in a configuration on its standard
 // input.
 func curl(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	options := func(protocol string, s Server) string {
 		url := fmt.Sprintf("%s://%s:%d/", protocol, bracketed(s.Host), s.Port)
 		more := ""
@@ -59,9 +56,6 @@ func curl(a Account) (Config, error) {
 
 // python: imaplib, poplib, smtplib and ssl of Python 3's library.
 func python(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	const file = "~/.config/o365pw/mail.py"
 	var args []string
 	for _, arg := range a.PasswordArgs() {

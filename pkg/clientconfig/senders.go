@@ -24,20 +24,6 @@ func senders() []Client {
 	}, scripts(), devices())
 }
 
-// errLines tells of a path that no line of a configuration can hold.
-var errLines = errors.New("the path of o365pw, of its configuration or of the certificate holds a line break or another control character, which the settings of mail programs cannot have")
-
-// settle refuses what would end a line early. Names and addresses are checked
-// when an app password is made, paths are not.
-func (a Account) settle() error {
-	for _, s := range slices.Concat(a.Program, []string{a.AppPassword, a.Address, a.From, a.User, a.CAFile}) {
-		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-			return errLines
-		}
-	}
-	return nil
-}
-
 // command is a command of o365pw for /bin/sh.
 func (a Account) command(args ...string) string {
 	var words []string
@@ -56,9 +42,6 @@ func (s Server) address() bool {
 // msmtp: msmtp(1). A value is the rest of its line; quotes are taken off where
 // they are around all of it, which those of a command never are.
 func msmtp(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	var b strings.Builder
 	line := func(key, value string) { b.WriteString(key + " " + value + "\n") }
@@ -94,9 +77,6 @@ func msmtp(a Account) (Config, error) {
 // gitSendEmail: git-send-email(1), gitcredentials(7). The helper is asked for
 // this server alone.
 func gitSendEmail(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	if strings.Contains(s.Host, ":") {
 		return Config{}, errors.New("git send-email takes no IPv6 address: let the gateway listen on a name or on 127.0.0.1, by smtp in [gateway]")
@@ -138,9 +118,6 @@ func gitQuote(s string) string {
 // snail: s-nail(1). It has no command for the password, but one for the file
 // .netrc, which it runs only when it signs in.
 func snail(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	scheme, more := "smtps", ""
 	switch s.Security {
@@ -173,9 +150,6 @@ func singleQuoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\
 // mailx: mail(1) of bsd-mailx, which hands a message to a program that takes
 // sendmail's arguments. Its setting is a path alone.
 func mailx(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	const script = "~/.config/o365pw/sendmail"
 	return Config{
 		Files: []File{{Path: script, Content: []byte("#!/bin/sh\n# For bsd-mailx and others that take a path alone.\nexec " + a.command("sendmail", "--app-password", a.AppPassword) + ` "$@"` + "\n")}},
@@ -189,9 +163,6 @@ func mailx(a Account) (Config, error) {
 
 // sendmail is this program's own, for those that call /usr/sbin/sendmail.
 func sendmail(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	own := a.command("sendmail", "--app-password", a.AppPassword)
 	steps := []string{
 		"Give a program that asks for sendmail's command this one: " + own,
@@ -208,9 +179,6 @@ func sendmail(a Account) (Config, error) {
 // swaks: swaks(1). It takes a configuration, one option a line, from a file
 // alone.
 func swaks(a Account) (Config, error) {
-	if err := a.settle(); err != nil {
-		return Config{}, err
-	}
 	s := a.Servers["smtp"]
 	options := []string{"server " + s.Host, "port " + strconv.Itoa(s.Port), "from " + a.Sender(), "auth PLAIN", "auth-user " + a.User}
 	switch s.Security {
