@@ -176,6 +176,9 @@ var reached = map[gateway.Protocol]string{
 
 // mailbox signs in at Exchange and opens the mailbox.
 func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string) result {
+	if p == gateway.SMTP && d.send() == string(gateway.SendGraph) {
+		return skipped("it sends by Microsoft Graph, as is configured; " + graphNeeds)
+	}
 	err := d.try(ctx, p, mailbox)
 	if err == nil {
 		return passed("%s", reached[p])
@@ -217,6 +220,10 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	return r
 }
 
+// graphNeeds is what sending by Graph stands on.
+const graphNeeds = "what it needs: a token with Mail.Send, or the role Application Mail.Send in Exchange; " +
+	"with Mail.ReadBasic besides, the gateway can tell whether a message was sent whose answer was lost"
+
 // byGraph is what holds of a mailbox to which SMTP is closed: whether it sends by
 // Graph. ok is false where that is not meant to be, or not possible.
 func (d *doctor) byGraph(ctx context.Context, mailbox string) (r result, ok bool) {
@@ -224,15 +231,12 @@ func (d *doctor) byGraph(ctx context.Context, mailbox string) (r result, ok bool
 	if d.send() == string(gateway.SendSMTP) {
 		return result{}, false
 	}
-	const needs = "what it needs: a token with Mail.Send; with Mail.ReadBasic besides, the gateway can tell whether a message was sent whose answer was lost"
 	gst, err := controlOf(d.session.stateDir).Status(ctx)
 	switch {
-	case d.send() == string(gateway.SendGraph):
-		return passed("SMTP is closed to it, and it sends by Microsoft Graph, as the configuration says; %s", needs), true
 	case err == nil && slices.ContainsFunc(gst.ByGraph, func(m string) bool { return strings.EqualFold(m, mailbox) }):
-		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", needs), true
+		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", graphNeeds), true
 	case d.delegated() && d.mailSignIn.GrantsGraph(p.Cloud):
-		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", needs), true
+		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", graphNeeds), true
 	}
 	return result{}, false
 }

@@ -36,6 +36,9 @@ func (w *setup) powershell() []string {
 		"New-ServicePrincipal -AppId " + appID + " -ObjectId " + id + " -DisplayName " + psQuote(w.application.DisplayName),
 	}
 	for _, m := range w.mailboxes {
+		if w.switches() == "" {
+			break // it sends alone, and by Graph: it need not open the mailbox
+		}
 		lines = append(lines, "", "# Lets the application open this mailbox, and switches on what it opens it by.",
 			"Add-MailboxPermission -Identity "+psQuote(m)+" -User "+id+" -AccessRights FullAccess -AutoMapping $false",
 			"Set-CASMailbox -Identity "+psQuote(m)+w.switches())

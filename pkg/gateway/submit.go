@@ -198,7 +198,7 @@ func (s *Server) enter(ctx context.Context, p protocol, name Protocol, grant Gra
 
 func (s *Server) readyByGraph(ctx context.Context, grant Grant) error {
 	if s.switched.isDenied(grant) {
-		return &Refusal{Reason: Policy, Err: errors.New("Graph has refused a message of this mailbox within the hour: the application may not send as it (Mail.Send)")}
+		return &Refusal{Reason: Policy, Err: errors.New("graph has refused a message of this mailbox within the hour: the application may not send as it (Mail.Send)")}
 	}
 	return s.Graph.Ready(ctx, grant)
 }
