@@ -71,7 +71,7 @@ func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}
-	c, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.names, now) })
+	c, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.leafNames(), now) })
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}

@@ -279,6 +279,9 @@ func (a *app) printStatus(st statusJSON) error {
 		if gs.Metrics != "" {
 			line("", "metrics on %s", gs.Metrics)
 		}
+		if gs.Autoconfig != "" {
+			line("", "settings for mail programs on %s", gs.Autoconfig)
+		}
 		line("", "started %s: %s, %d refused, %s", relative(gs.Started, a.Now()), plural(int(gs.Counts.SignIns), "sign-in"), gs.Counts.Refused, plural(int(gs.Counts.MessagesSent), "sent message"))
 		for _, se := range gs.Sessions {
 			line("", "%s: %s as %s from %s, since %s", se.Protocol, se.Name, se.Mailbox, se.Remote, relative(se.Since, a.Now()))
