@@ -135,6 +135,9 @@ func advise(err error) advice {
 		return advice{notFound, "o365pw sessions"}
 	}
 	if e, ok := errors.AsType[*listenError](err); ok {
+		if strings.HasPrefix(e.what, "legacy ") {
+			return advice{failed, "another program has the address, or this machine does not; choose another in [gateway.legacy] of the configuration, or leave it out"}
+		}
 		if e.what == "metrics" {
 			return advice{failed, "another program has the address, or this machine does not; choose another for metrics in [gateway] of the configuration, or leave it out"}
 		}
@@ -144,6 +147,12 @@ func advise(err error) advice {
 		return advice{wrongUsage, "make systemd's sockets agree with [gateway] of the configuration: o365pw service install, service stop, service start"}
 	}
 	if e, ok := errors.AsType[*noServiceError](err); ok {
+		return advice{failed, e.hint}
+	}
+	if e, ok := errors.AsType[*trustError](err); ok {
+		if _, ran := errors.AsType[*commandError](err); ran && e.hint == "" {
+			return advice{failed, "what it said is above; look what there is: o365pw cert show"}
+		}
 		return advice{failed, e.hint}
 	}
 	if e, ok := errors.AsType[*commandError](err); ok {

@@ -167,6 +167,9 @@ func (s *settings) gateway(g config.Gateway) {
 	if len(g.AutoconfigDomains) > 0 {
 		s.add("", g.AutoconfigDomains, "gateway", "autoconfig_domains")
 	}
+	for _, p := range slices.Sorted(maps.Keys(g.Legacy)) {
+		s.add("", g.Legacy[p], "gateway", "legacy", p)
+	}
 }
 
 func (s *settings) hooks(h config.Hooks) {

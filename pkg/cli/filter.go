@@ -20,10 +20,10 @@ import (
 
 // withoutData are the commands that print no data, or text that has one form
 // only, with their subcommands. Each other command has a schema in docs/schema (a test holds it).
-var withoutData = []string{"completion", "config schema", "demo", "help", "sandbox", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
+var withoutData = []string{"cert export", "cert install", "cert renew", "cert uninstall", "completion", "config schema", "demo", "help", "sandbox", "serve", "service logs", "service restart", "service run", "service start", "service stop", "sessions close"}
 
 // onlyHold are the commands that have no work of their own, only subcommands.
-var onlyHold = []string{"config", "service"}
+var onlyHold = []string{"cert", "config", "service"}
 
 // printsData tells whether --jq, --template and all values of --output have a
 // meaning for a command.

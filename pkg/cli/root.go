@@ -84,7 +84,7 @@ Exchange Online takes only OAuth 2.0.
 	}
 	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
 	add("set-up", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
-	add("gateway", newServe(a), newSessions(a), newService(a))
+	add("gateway", newServe(a), newSessions(a), newService(a), newCert(a))
 	add("try", newDemo(a), newSandbox(a))
 	add("rest", newVersion(a), newCompletion(a))
 	root.SetHelpCommand(newHelp())

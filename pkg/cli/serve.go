@@ -158,6 +158,12 @@ type gatewayRun struct {
 	cfg     atomic.Pointer[config.Config]
 	tls     atomic.Pointer[tls.Config] // of the certificate in use; a reload replaces it
 
+	legacy    map[gateway.Protocol]net.Listener                // for devices whose TLS is old
+	legacyRSA atomic.Pointer[func() (*tls.Certificate, error)] // for those of them that know no ECDSA; nil: the certificate in use will do
+	reloading sync.Mutex                                       // of configuration and certificate
+	certMu    sync.Mutex                                       // guards caFile and madeOf
+	madeOf    certificateFiles                                 // what the certificate in use was made of
+
 	mu   sync.Mutex
 	http map[string]*http.Client // by cloud, so that connections are used again
 }
@@ -201,6 +207,9 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	if err := g.listen(ctx, settings); err != nil {
 		return nil, err
 	}
+	if err := g.listenLegacy(settings); err != nil {
+		return nil, err
+	}
 	if err := g.listenMetrics(settings.Metrics); err != nil {
 		return nil, err
 	}
@@ -231,7 +240,7 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	g.observer = g.newObserver()
 	g.notify = &notifier{status: g.oneLine, log: g.log}
 	g.server = &gateway.Server{
-		Backend: g.backend, TLS: tlsConfig, Revalidate: settings.Revalidate, Proxy: gateway.ProxyFromEnvironment(a.Getenv), Log: g.log, Observe: g.observer.observe,
+		Backend: g.backend, TLS: tlsConfig, Legacy: gateway.Legacy{Listeners: g.legacy, TLS: g.legacyTLS()}, Revalidate: settings.Revalidate, Proxy: gateway.ProxyFromEnvironment(a.Getenv), Log: g.log, Observe: g.observer.observe,
 	}
 	return g, nil
 }
@@ -325,9 +334,14 @@ func (g *gatewayRun) entraClient(cloud config.Cloud, tenant string) (*entra.Clie
 // authority: that of the default profile. The gateway serves the app passwords
 // of all profiles, so it does not need one to be the default.
 func (g *gatewayRun) ownKeychain() (string, error) {
-	p, err := config.Resolve(g.cfg.Load(), g.a.profile, g.a.Getenv)
+	return g.a.authorityKeychain(g.cfg.Load())
+}
+
+// authorityKeychain is ownKeychain by a configuration, which may be nil.
+func (a *app) authorityKeychain(cfg *config.Config) (string, error) {
+	p, err := config.Resolve(cfg, a.profile, a.Getenv)
 	if errors.Is(err, config.ErrNoDefault) {
-		return cmp.Or(g.a.Getenv("O365PW_KEYCHAIN"), config.DefaultKeychain), nil
+		return cmp.Or(a.Getenv("O365PW_KEYCHAIN"), config.DefaultKeychain), nil
 	}
 	return p.Keychain, err
 }
@@ -336,6 +350,9 @@ func (g *gatewayRun) ownKeychain() (string, error) {
 func (g *gatewayRun) close() {
 	g.passed.close()
 	for _, ln := range g.listeners {
+		ln.Close()
+	}
+	for _, ln := range g.legacy {
 		ln.Close()
 	}
 	if g.metricsLn != nil {

@@ -139,11 +139,7 @@ func (g *gatewayRun) nameDomains(ctx context.Context) {
 	if g.autoconfigLn == nil || settings.TLSCert != "" || !slices.ContainsFunc(g.leafNames(), func(n string) bool { return !g.certified(n) }) {
 		return
 	}
-	keychain, err := g.ownKeychain()
-	if err == nil {
-		err = g.certificate(ctx, settings, keychain)
-	}
-	if err != nil {
+	if err := g.takeUp(ctx); err != nil {
 		g.log.Error("the certificate lacks the names of a new domain; mail programs do not find their settings there", "error", err, "hint", advise(err).hint)
 	}
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -73,6 +74,7 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	wg.Go(func() { g.overlaps.run(serving) })
 	wg.Go(func() { g.observer.hooks.run(serving) })
 	wg.Go(func() { g.notify.run(serving) })
+	wg.Go(func() { g.watchCertificate(serving) })
 	// What a hook has told is noted when it ends, which is later.
 	var writing sync.WaitGroup
 	noting, noted := context.WithCancel(context.WithoutCancel(ctx))
@@ -161,6 +163,8 @@ func (a *app) runStop(ctx context.Context) error {
 // configuration that is wrong is logged and leaves the former one in force.
 func (g *gatewayRun) reload(ctx context.Context) {
 	defer g.notify.reloading()()
+	g.reloading.Lock()
+	defer g.reloading.Unlock()
 	cfg, err := g.a.loadConfig()
 	if err != nil {
 		g.log.Error("reload: the configuration is wrong; the former one stays in force", "error", err, "hint", advise(err).hint)
@@ -200,6 +204,7 @@ func needRestart(was, now config.Gateway) []string {
 	}{
 		{"imap", now.IMAP != was.IMAP}, {"pop3", now.POP3 != was.POP3}, {"smtp", now.SMTP != was.SMTP},
 		{"metrics", now.Metrics != was.Metrics}, {"autoconfig", now.Autoconfig != was.Autoconfig}, {"revalidate", now.Revalidate != was.Revalidate},
+		{"legacy", !maps.Equal(now.Legacy, was.Legacy)},
 	} {
 		if k.changed {
 			keys = append(keys, k.key)

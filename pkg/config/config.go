@@ -96,6 +96,10 @@ type Gateway struct {
 	Revalidate       time.Duration // how often a credential in use is checked with Entra
 
 	AutoconfigDomains []string // those that settings are told for, in lower case; empty: those of the app passwords' mailboxes
+
+	// Legacy is where devices connect that know TLS 1.0 or 1.1 at most: by imap,
+	// pop3 and smtp, IP address and port. The address is one of a private network.
+	Legacy map[string]string
 }
 
 // Hooks are the commands that the gateway runs when something happens: lines

@@ -63,6 +63,13 @@ type (
 		Revalidate *string `toml:"revalidate" json:"revalidate"`
 
 		AutoconfigDomains []string `toml:"autoconfig_domains" json:"autoconfig_domains"`
+
+		Legacy fileLegacy `toml:"legacy" json:"legacy"`
+	}
+	fileLegacy struct {
+		IMAP string `toml:"imap" json:"imap"`
+		POP3 string `toml:"pop3" json:"pop3"`
+		SMTP string `toml:"smtp" json:"smtp"`
 	}
 	fileHooks struct {
 		OnExpiring       string `toml:"on_expiring" json:"on_expiring"`

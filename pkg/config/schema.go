@@ -23,6 +23,7 @@ const (
 	durationPattern = `\s*([0-9]+([sSmMhHdDwWyY]|[mM][oO]))+\s*`
 	datePattern     = `\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([tT].*)?\s*`
 	listenPattern   = `.*:[0-9]{1,5}`
+	addressPattern  = `([0-9.]+|\[[0-9A-Fa-f:.]+(%[^\]]+)?\]):[0-9]{1,5}`
 	urlPattern      = `[hH][tT][tT][pP][sS]://[^\s?#@]+|[hH][tT][tT][pP]://([lL][oO][cC][aA][lL][hH][oO][sS][tT]|127\.|\[)[^\s?#@]*`
 )
 
@@ -73,6 +74,11 @@ var describedKeys = map[string]described{
 	"gateway.tls_cert":   {text: "A PEM file with the gateway's certificate, with tls_key. Left out: a certificate of the local authority. A relative path starts at this file's folder."},
 	"gateway.tls_key":    {text: "A PEM file with the key to tls_cert."},
 	"gateway.revalidate": {text: "How often a credential in use is checked with Entra, from a second to a day.", standard: "60s", pattern: "^" + durationPattern + "$"},
+
+	"gateway.legacy":      {text: "Further addresses, for devices that know TLS 1.0 or 1.1 at most. Only addresses of private networks, and only clients from there."},
+	"gateway.legacy.imap": {text: "IP-ADDRESS:PORT to listen on for IMAP with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2993"}},
+	"gateway.legacy.pop3": {text: "IP-ADDRESS:PORT to listen on for POP3 with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2995"}},
+	"gateway.legacy.smtp": {text: "IP-ADDRESS:PORT to listen on for SMTP with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2587"}},
 
 	"hooks":                     {text: "Commands that the gateway runs when something happens: lines for the system's shell, with the event as JSON on standard input."},
 	"hooks.on_expiring":         {text: "An app password ends in 30, 7 or 1 days.", pattern: optional(`(.|\n)*\S(.|\n)*`)},

@@ -133,6 +133,7 @@ func TestSchemaDefaults(t *testing.T) {
 var beyondSchema = []string{
 	"default", "tenant common", "tenant organizations", "personal accounts", "personal accounts by id", "personal accounts in China",
 	"cloud", "endpoint port", "resource", "metrics host", "hook NUL", "revalidate never",
+	"legacy every IPv6", "legacy public", "legacy public IPv6",
 }
 
 // TestSchemaAgrees holds Load and schema against each other.
@@ -156,6 +157,7 @@ func TestSchemaAgrees(t *testing.T) {
 		cloud, cloud + "imap = \"IMAPS://[::1]:993/\"\npop3 = \"pop3://pop.example\"\nsmtp = \"smtps://192.0.2.1\"", cloud + "imap = \"\"",
 		"[clouds.lab]\nauthority = \"HTTP://LocalHost:8400/x\"\ngraph = \"http://[::1]:1/v1.0\"", "[clouds.l]\nauthority = \"http://127.9.9.9\"\ngraph = \"https://u.example:8443\"",
 		cloud + "exchange_resource = \"api://x/y\"", "[gateway]\nimap = \":1993\"\npop3 = \"\"\nsmtp = \"[fe80::1%eth0]:587\"", "[gateway]\nrevalidate = \"24h\"",
+		"[gateway.legacy]\nimap = \"10.1.2.3:993\"\npop3 = \"[fd00::1]:995\"\nsmtp = \"[fe80::1%eth0]:587\"", "[gateway.legacy]\nimap = \"\"\nsmtp = \"[::1]:0\"",
 		"[gateway]\nimap = \"localhost:0\"\ntls_cert = \"a\"\ntls_key = \"b\"", "[hooks]\non_decoy = \"\"\non_refused = \"a\\n\\nb\"",
 	} {
 		if _, err := parse("/etc/o365pw.toml", []byte(good)); err != nil {

@@ -325,6 +325,16 @@ func (r *reader) gateway(f fileGateway) Gateway {
 	case f.TLSCert == "" && f.TLSKey != "":
 		r.fail(path{"gateway", "tls_key"}, "there is no tls_cert to it", "give both, or neither for a certificate of the local CA")
 	}
+	for _, l := range []struct{ key, value string }{{"imap", f.Legacy.IMAP}, {"pop3", f.Legacy.POP3}, {"smtp", f.Legacy.SMTP}} {
+		if l.value == "" {
+			continue
+		}
+		if g.Legacy == nil {
+			g.Legacy = map[string]string{}
+		}
+		g.Legacy[l.key] = l.value
+		r.checked(path{"gateway", "legacy", l.key}, l.value, checkLegacy)
+	}
 	if f.Revalidate != nil {
 		d, err := parseInterval(*f.Revalidate)
 		if err != nil {
@@ -355,6 +365,35 @@ func CheckListen(v string) (problem, hint string) {
 		return fmt.Sprintf("%q is neither an address nor a host name", host), form
 	}
 	return "", ""
+}
+
+// checkLegacy takes addresses of private networks alone: TLS 1.0 and 1.1 keep
+// nothing from those who can listen and are at it. A name may come to mean
+// another address, and the address for all of a machine's includes the public
+// ones.
+func checkLegacy(v string) (problem, hint string) {
+	if problem, hint = CheckListen(v); problem != "" {
+		return problem, hint
+	}
+	host, _, _ := net.SplitHostPort(v) // CheckListen has looked
+	hint = "name one address of this machine in its private network, as in 192.168.1.10:2587"
+	addr, err := netip.ParseAddr(host)
+	switch {
+	case host == "" || err == nil && addr.IsUnspecified():
+		return "old TLS on every address of this machine might be reached from anywhere", hint
+	case err != nil:
+		return fmt.Sprintf("%q is a name, and old TLS needs an address", host), hint
+	case !isPrivate(addr):
+		return fmt.Sprintf("%s is no address of a private network", host), hint
+	}
+	return "", ""
+}
+
+// isPrivate tells whether an address is of a private network: RFC 1918, RFC 4193,
+// link-local, or this machine's own.
+func isPrivate(addr netip.Addr) bool {
+	addr = addr.Unmap()
+	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast()
 }
 
 func (r *reader) hooks(f fileHooks) Hooks {

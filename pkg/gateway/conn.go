@@ -119,6 +119,8 @@ type client struct {
 	tls    bool
 	remote netip.AddrPort
 
+	version string // of TLS; empty: without
+
 	mu       sync.Mutex
 	speaking bool     // a line written now is understood as one: not before the greeting, not during a handshake
 	gone     error    // nothing can be written any more
@@ -183,6 +185,7 @@ func (c *client) startTLS(ctx context.Context, config *tls.Config) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.tls, c.speaking = conn, true, true
+	c.version = tls.VersionName(conn.ConnectionState().Version)
 	c.in = bufio.NewReaderSize(conn, readBuffer)
 	return nil
 }

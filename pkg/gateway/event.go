@@ -25,12 +25,13 @@ const (
 // Event is something that a gateway tells of: who signed in, who was refused,
 // what ended. It holds no secret.
 type Event struct {
-	Kind     EventKind
-	Time     time.Time // UTC
-	Session  uint64    // unique while the gateway runs
-	Protocol Protocol
-	Remote   netip.AddrPort
-	TLS      bool
+	Kind       EventKind
+	Time       time.Time // UTC
+	Session    uint64    // unique while the gateway runs
+	Protocol   Protocol
+	Remote     netip.AddrPort
+	TLS        bool
+	TLSVersion string // as in "TLS 1.3"; empty: without
 
 	// User is what the client gave as its user name, made fit for a log. Empty
 	// once the sign-in is done.
@@ -52,7 +53,7 @@ type Event struct {
 
 // tell logs an event in one line and gives it to [Server.Observe].
 func (s *session) tell(e Event) {
-	e.Time, e.Session, e.Protocol, e.Remote, e.TLS = time.Now().UTC(), s.id, s.name, s.client.remote, s.client.tls
+	e.Time, e.Session, e.Protocol, e.Remote, e.TLS, e.TLSVersion = time.Now().UTC(), s.id, s.name, s.client.remote, s.client.tls, s.client.version
 	s.logEvent(e)
 	if observe := s.server.Observe; observe != nil {
 		observe(e)
@@ -77,7 +78,11 @@ func (s *session) logEvent(e Event) {
 	switch e.Kind {
 	case SignedIn:
 		text = "signed in"
-		args = append(args, "tls", e.TLS, "took", e.Took.Round(time.Millisecond))
+		args = append(args, "tls", e.TLS)
+		if e.TLSVersion != "" {
+			args = append(args, "tls_version", e.TLSVersion)
+		}
+		args = append(args, "took", e.Took.Round(time.Millisecond))
 	case Refused:
 		level, text = slog.LevelWarn, "sign-in refused"
 		if e.Reason == DecoyUsed {

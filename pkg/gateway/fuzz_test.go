@@ -61,7 +61,7 @@ func FuzzIMAPFrontEnd(f *testing.F) {
 		}
 		s := &Server{Backend: backend, sessions: map[*session]phase{}, waiting: map[netip.Addr]int{}, SignInAttempts: 3}
 		conn := &byteConn{in: bytes.NewReader(input), remote: remote}
-		s.admit(t.Context(), IMAP, conn)()
+		s.admit(t.Context(), IMAP, conn, false)()
 
 		if s.pending != 0 || len(s.sessions) != 0 {
 			t.Errorf("%d pending, %d sessions are left", s.pending, len(s.sessions))

@@ -49,7 +49,7 @@ func imapGreet(s *session) error {
 // own capabilities follow with the OK to the sign-in.
 func imapCapabilities(s *session) string {
 	list := "IMAP4rev1 LITERAL+ SASL-IR ID"
-	if !s.client.tls && s.server.tls != nil {
+	if !s.client.tls && s.tls != nil {
 		list += " STARTTLS"
 	}
 	if s.client.private() {
@@ -145,7 +145,7 @@ func imapStartTLS(ctx context.Context, s *session, cmd imapCommand) error {
 	switch {
 	case s.client.tls:
 		return answer("BAD TLS is active already")
-	case s.server.tls == nil:
+	case s.tls == nil:
 		return answer("NO TLS is not set up here")
 	}
 	return s.upgrade(ctx, cmd.tag+" OK begin TLS now")

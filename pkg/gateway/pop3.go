@@ -114,7 +114,7 @@ func pop3Do(ctx context.Context, s *session, line []byte) (*credentials, error) 
 func pop3Capabilities(ctx context.Context, s *session) []string {
 	list := s.server.offered(ctx, s.name, s.proto)
 	list = append(list, "RESP-CODES", "AUTH-RESP-CODE")
-	if !s.client.tls && s.server.tls != nil {
+	if !s.client.tls && s.tls != nil {
 		list = append(list, "STLS") // RFC 2595 section 4
 	}
 	if s.client.private() {
@@ -180,7 +180,7 @@ func pop3StartTLS(ctx context.Context, s *session) error {
 	switch {
 	case s.client.tls:
 		return answer("TLS is active already")
-	case s.server.tls == nil:
+	case s.tls == nil:
 		return answer("TLS is not set up here")
 	}
 	s.pop3 = pop3State{} // said in clear

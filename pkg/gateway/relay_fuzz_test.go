@@ -36,7 +36,7 @@ func frontEnd(t *testing.T, name Protocol, input []byte, loopback bool) (out str
 	s := &Server{Backend: backend, sessions: map[*session]phase{}, waiting: map[netip.Addr]int{}, SignInAttempts: 3,
 		Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no upstream") }}
 	conn := &byteConn{in: bytes.NewReader(input), remote: remote}
-	s.admit(t.Context(), name, conn)()
+	s.admit(t.Context(), name, conn, false)()
 	if s.pending != 0 || len(s.sessions) != 0 || len(s.waiting) != 0 {
 		t.Errorf("%d pending, %d sessions are left", s.pending, len(s.sessions))
 	}

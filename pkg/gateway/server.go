@@ -28,6 +28,9 @@ type Server struct {
 	// clear text only, which is of use on loopback addresses alone.
 	TLS *tls.Config
 
+	// Legacy are further listeners, for devices with old TLS. Zero: there are none.
+	Legacy Legacy
+
 	// Revalidate is how often each backing credential with open sessions is
 	// checked where it comes from. 0: 60 s.
 	Revalidate time.Duration
@@ -96,6 +99,7 @@ type Server struct {
 	mu        sync.Mutex // guards what follows, and grant and since of each session
 	started   time.Time
 	listeners map[Protocol]string
+	legacy    map[Protocol]string
 	sessions  map[*session]phase // every connection
 	pending   int                // those in phase arriving
 	waiting   map[netip.Addr]int // those by address
@@ -133,8 +137,10 @@ func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener)
 	ctx, stop := context.WithCancelCause(parent)
 	defer stop(nil)
 	closeAll := func() {
-		for _, ln := range listeners {
-			_ = ln.Close()
+		for _, set := range []map[Protocol]net.Listener{listeners, s.Legacy.Listeners} {
+			for _, ln := range set {
+				_ = ln.Close()
+			}
 		}
 	}
 	defer closeAll()
@@ -146,12 +152,18 @@ func (s *Server) Serve(ctx context.Context, listeners map[Protocol]net.Listener)
 	var accepting, serving sync.WaitGroup
 	sessions, end := context.WithCancelCause(context.WithoutCancel(parent))
 	defer end(nil)
-	for name, ln := range listeners {
+	take := func(name Protocol, ln net.Listener, legacy bool) {
 		accepting.Go(func() {
-			if err := s.accept(ctx, sessions, name, ln, &serving); err != nil {
+			if err := s.accept(ctx, sessions, name, ln, legacy, &serving); err != nil {
 				stop(err)
 			}
 		})
+	}
+	for name, ln := range listeners {
+		take(name, ln, false)
+	}
+	for name, ln := range s.Legacy.Listeners {
+		take(name, ln, true)
 	}
 	serving.Go(func() { s.revalidate(ctx) })
 
@@ -175,12 +187,13 @@ func (s *Server) begin(listeners map[Protocol]net.Listener) error {
 	if len(listeners) == 0 {
 		return errors.New("gateway: nothing to listen on")
 	}
-	addresses := map[Protocol]string{}
-	for name, ln := range listeners {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(listeners)), slices.Collect(maps.Keys(s.Legacy.Listeners))) {
 		if _, ok := protocols[name]; !ok {
 			return fmt.Errorf("gateway: protocol %q is not served", name)
 		}
-		addresses[name] = ln.Addr().String()
+	}
+	if len(s.Legacy.Listeners) > 0 && s.Legacy.TLS == nil {
+		return errors.New("gateway: no TLS for old devices")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,20 +204,21 @@ func (s *Server) begin(listeners map[Protocol]net.Listener) error {
 		s.tls = s.TLS.Clone()
 		s.tls.MinVersion = max(s.tls.MinVersion, tls.VersionTLS12)
 	}
-	s.started, s.listeners, s.sessions, s.waiting = time.Now().UTC(), addresses, map[*session]phase{}, map[netip.Addr]int{}
+	s.started, s.listeners, s.legacy = time.Now().UTC(), addresses(listeners), addresses(s.Legacy.Listeners)
+	s.sessions, s.waiting = map[*session]phase{}, map[netip.Addr]int{}
 	return nil
 }
 
 // accept takes connections from ln until ctx ends or ln is closed. Their
 // sessions end with another context.
-func (s *Server) accept(ctx, sessions context.Context, name Protocol, ln net.Listener, serving *sync.WaitGroup) error {
+func (s *Server) accept(ctx, sessions context.Context, name Protocol, ln net.Listener, legacy bool, serving *sync.WaitGroup) error {
 	var pause time.Duration
 	for {
 		conn, err := ln.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			if run := s.admit(sessions, name, conn); run != nil {
+			if run := s.admit(sessions, name, conn, legacy); run != nil {
 				serving.Go(run)
 			}
 		case ctx.Err() != nil:
@@ -224,10 +238,15 @@ func (s *Server) accept(ctx, sessions context.Context, name Protocol, ln net.Lis
 	}
 }
 
-// admit makes a session of a new connection, unless too many wait already, and
-// returns what runs it.
-func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run func()) {
+// admit makes a session of a new connection, unless too many wait already, or it
+// came to a legacy listener from the Internet, and returns what runs it.
+func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn, legacy bool) (run func()) {
 	c := newClient(conn)
+	if legacy && !privateNetwork(c.remote.Addr()) {
+		s.log().Warn("connection refused: old TLS is for private networks", "protocol", string(name), "remote", c.remote.String())
+		_ = conn.Close()
+		return nil
+	}
 	from := sourceOf(c.remote.Addr())
 	s.mu.Lock()
 	pending, waiting := s.pending, s.waiting[from]
@@ -243,7 +262,10 @@ func (s *Server) admit(ctx context.Context, name Protocol, conn net.Conn) (run f
 	ctx, end := context.WithCancelCause(ctx)
 	sess := &session{
 		id: s.lastID, name: name, proto: protocols[name], server: s, client: c, background: background, end: end, done: make(chan struct{}),
-		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()),
+		log: s.log().With("session", s.lastID, "protocol", string(name), "remote", c.remote.String()), tls: s.tls,
+	}
+	if legacy {
+		sess.tls = s.Legacy.TLS
 	}
 	s.sessions[sess] = arriving
 	s.wait(sess, 1)
@@ -382,5 +404,5 @@ func (s *Server) Status() Status {
 	sessions := s.Sessions()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return Status{PID: os.Getpid(), Started: s.started, Listeners: maps.Clone(s.listeners), Sessions: sessions}
+	return Status{PID: os.Getpid(), Started: s.started, Listeners: maps.Clone(s.listeners), Legacy: maps.Clone(s.legacy), Sessions: sessions}
 }

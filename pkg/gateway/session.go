@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -94,6 +95,7 @@ type session struct {
 	name       Protocol
 	proto      protocol
 	server     *Server
+	tls        *tls.Config // of the listener; nil: clear text only
 	client     *client
 	log        *slog.Logger
 	background context.Context         // for logging
@@ -244,10 +246,10 @@ func (s *Server) silence() time.Duration {
 
 // startTLS makes the client's connection a TLS one.
 func (s *session) startTLS(ctx context.Context) error {
-	if s.server.tls == nil {
+	if s.tls == nil {
 		return errors.New("the client began TLS, for which the gateway has no certificate")
 	}
-	if err := s.client.startTLS(ctx, s.server.tls); err != nil {
+	if err := s.client.startTLS(ctx, s.tls); err != nil {
 		if msg := err.Error(); strings.Contains(msg, "certificate") || strings.Contains(msg, "bad record MAC") {
 			// The alerts bad_certificate, unknown_ca and their like; some
 			// clients send theirs before they use the keys it is awaited under.

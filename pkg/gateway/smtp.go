@@ -119,7 +119,7 @@ func smtpEHLO(ctx context.Context, s *session, name string) error {
 	}
 	s.smtp = smtpState{hello: smtpName(name), offered: s.server.offered(ctx, s.name, s.proto)}
 	list := append([]string{"o365pw"}, s.smtp.offered...)
-	if !s.client.tls && s.server.tls != nil {
+	if !s.client.tls && s.tls != nil {
 		list = append(list, "STARTTLS") // RFC 3207
 	}
 	if s.client.private() {
@@ -176,7 +176,7 @@ func smtpStartTLS(ctx context.Context, s *session, args string) error {
 		return answer("501 5.5.4 STARTTLS has no arguments")
 	case s.client.tls:
 		return answer("503 5.5.1 TLS is active already")
-	case s.server.tls == nil:
+	case s.tls == nil:
 		return answer("454 4.7.0 TLS is not set up here")
 	}
 	s.smtp = smtpState{}

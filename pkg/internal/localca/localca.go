@@ -278,6 +278,13 @@ func Config(leaf func(now time.Time) (tls.Certificate, error)) (*tls.Config, err
 	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.get}, nil
 }
 
+// Certificates gives the certificate that comes from leaf, as Config does, but
+// asks for the first one only when it is needed.
+func Certificates(leaf func(now time.Time) (tls.Certificate, error)) func() (*tls.Certificate, error) {
+	r := &renewer{leaf: leaf}
+	return func() (*tls.Certificate, error) { return r.get(nil) }
+}
+
 // renewer keeps the current leaf.
 type renewer struct {
 	leaf func(now time.Time) (tls.Certificate, error)
@@ -292,12 +299,15 @@ func (r *renewer) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if now.Before(r.current.Leaf.NotAfter.Add(-renewBefore)) || now.Before(r.tried.Add(time.Minute)) {
+	if r.current != nil && (now.Before(r.current.Leaf.NotAfter.Add(-renewBefore)) || now.Before(r.tried.Add(time.Minute))) {
 		return r.current, nil
 	}
 	r.tried = now
 	next, err := r.leaf(now)
-	if err == nil {
+	switch {
+	case r.current == nil && err != nil:
+		return nil, err
+	case r.current == nil, err == nil && next.Leaf.NotAfter.After(r.current.Leaf.NotAfter): // near the CA's end it is not
 		r.current = &next
 	}
 	return r.current, nil
