@@ -13,6 +13,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/audit"
+	"github.com/o365pw/o365pw/pkg/clientconfig"
 	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/explain"
@@ -58,6 +59,12 @@ func advise(err error) advice {
 	}
 	if e, ok := errors.AsType[*usageError](err); ok {
 		return advice{wrongUsage, e.hint}
+	}
+	if e, ok := errors.AsType[*clientconfig.MissingError](err); ok {
+		if e.Allowed {
+			return advice{wrongUsage, notListening(e.Protocol[0]) + " of the configuration, and start the gateway again"}
+		}
+		return advice{wrongUsage, "make one that may: o365pw create NAME --for " + e.Client}
 	}
 	if a, ok := adviseAppPassword(err); ok {
 		return a

@@ -156,7 +156,7 @@ func (a *app) completionEntries(allProfiles bool) []apppassword.Entry {
 
 // completeNames offers the names in the registry, and ids to whoever types one.
 func (a *app) completeNames(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-	if slices.Contains([]string{"show", "rotate"}, cmd.Name()) && len(args) > 0 {
+	if slices.Contains([]string{"show", "rotate", "settings"}, cmd.Name()) && len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	dashed := slices.Contains(a.Args[:max(len(a.Args)-1, 0)], "--")

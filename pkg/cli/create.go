@@ -28,6 +28,9 @@ type createOptions struct {
 	maxPerHour int
 	loginName  string
 	decoy      bool
+
+	client string
+	preset preset
 }
 
 func newCreate(a *app) *cobra.Command {
@@ -51,6 +54,10 @@ hold an address.
 signs in, and its use raises an alert. It has no client secret behind it, needs
 no sign-in to make, and no end unless --expires gives it one.
 
+--for says which mail program or device it is for, as settings --list has them.
+It gets what that needs and no more, where the flags say nothing else, and its
+settings are printed too.
+
 On a terminal a card with the settings is printed; in a pipe the password alone.`,
 		Example: `  o365pw create --name "Outlook on Mac"
   o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
@@ -59,6 +66,7 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
   o365pw create mutt --backing user --profile private
   o365pw create archive --read-only
   o365pw create printer --login-name printer --allow smtp --from scan@contoso.com --max-per-hour 50
+  o365pw create laptop --for mutt
   o365pw create old-backup --decoy`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: cobra.NoFileCompletions,
@@ -82,6 +90,13 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 					return err
 				}
 			}
+			if cmd.Flags().Changed("for") {
+				c, err := findClient(o.client)
+				if err != nil {
+					return err
+				}
+				o.preset = preset{client: &c, readOnly: !cmd.Flags().Changed("read-only")}
+			}
 			return a.runCreate(cmd.Context(), o)
 		},
 	}
@@ -97,6 +112,7 @@ On a terminal a card with the settings is printed; in a pipe the password alone.
 	f.StringArrayVar(&o.from, "from", nil, "address, or @domain, it may send as; repeat for more (default: what Exchange lets pass)")
 	f.IntVar(&o.maxPerHour, "max-per-hour", 0, "most messages it may send an hour, 1 to 10000 (default: no limit)")
 	f.StringVar(&o.loginName, "login-name", "", "short user name that stands for its one mailbox")
+	f.StringVar(&o.client, "for", "", "mail program or device it is for; its settings are printed too")
 	f.BoolVar(&o.decoy, "decoy", false, "make a decoy: it never signs in, and its use raises an alert")
 	return cmd
 }
@@ -118,7 +134,7 @@ func (a *app) runCreate(ctx context.Context, o createOptions) error {
 		return fmt.Errorf("create %q: %w", req.Name, err)
 	}
 	a.audited(ctx, s.stateDir, auditEntry(audit.Created, created.Record))
-	if err := a.printNew(ctx, s, created, "Undo with: o365pw revoke "+asArgument(created.Record.Name)); err != nil {
+	if err := a.printNew(ctx, s, created, "Undo with: o365pw revoke "+asArgument(created.Record.Name), o.preset.client); err != nil {
 		return &unprintedError{name: created.Record.Name, err: err}
 	}
 	return nil
@@ -169,13 +185,17 @@ func (a *app) createRequest(o createOptions, p config.Profile) (apppassword.Requ
 			return req, err
 		}
 	}
+	o.preset.apply(&req)
 	var err error
 	if req.Allow == nil {
-		req.Allow, err = a.defaultAllow(p.Allow, o.readOnly)
+		req.Allow, err = a.defaultAllow(p.Allow, req.ReadOnly)
 	} else {
 		req.Allow, err = apppassword.ParseAllow(req.Allow)
 	}
 	if err != nil {
+		return req, err
+	}
+	if err := o.preset.finish(&req); err != nil {
 		return req, err
 	}
 	if req.Networks, err = apppassword.ParseNetworks(o.networks); err != nil {
@@ -207,16 +227,4 @@ func (a *app) defaultAllow(protocols []string, readOnly bool) ([]string, error) 
 	}
 	a.note("read only, so smtp is left out; to let it send as well: --allow %s,smtp", strings.Join(allow, ","))
 	return allow, nil
-}
-
-// printNew prints a new password. after ends its card.
-func (a *app) printNew(ctx context.Context, s *session, created apppassword.Created, after string) error {
-	e := apppassword.Entry{Record: created.Record, Status: apppassword.Active}
-	v := withPassword{SchemaVersion: schemaVersion, AppPassword: toJSON(e), Password: a.revealed(created.Password), Servers: s.servers(ctx, created.Record)}
-	if len(v.Servers) == 0 {
-		for _, p := range created.Record.Allow {
-			a.warn("%s", notListening(p))
-		}
-	}
-	return a.printAppPassword(v, true, func() error { return a.printCard(e, v.Servers, apppassword.Grouped(created.Password), after) })
 }

@@ -82,7 +82,9 @@ func (a *app) flagValues() map[string]flagValue {
 		"unused":          {"time", a.completeTime(-1, "30d", "90d", "180d")},
 		"wait":            {"time", a.completeTime(1, "10m", "30m", "1h", "2h")},
 
-		"revoke name": {"name", a.completeNames},
+		"revoke name":  {"name", a.completeNames},
+		"create for":   {"client", completeClients},
+		"settings for": {"client", completeClients},
 
 		"serve imap": address(gw.IMAP), "serve pop3": address(gw.POP3), "serve smtp": address(gw.SMTP),
 		"sandbox authority": free, "sandbox graph": free, "sandbox imap": free, "sandbox pop3": free, "sandbox smtp": free,

@@ -126,6 +126,7 @@ type withPassword struct {
 	AppPassword   appPasswordJSON       `json:"appPassword"`
 	Password      string                `json:"password,omitempty"`
 	Servers       map[string]serverJSON `json:"servers"`
+	Settings      *clientSettings       `json:"settings,omitempty"` // of create --for
 }
 
 type serverJSON struct {

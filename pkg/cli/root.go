@@ -82,7 +82,7 @@ Exchange Online takes only OAuth 2.0.
 			root.AddCommand(c)
 		}
 	}
-	add("life", newCreate(a), newList(a), newShow(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
+	add("life", newCreate(a), newList(a), newShow(a), newSettings(a), newRotate(a), newRevoke(a), newPrune(a), newExport(a), newImport(a), newAudit(a))
 	add("set-up", newSetup(a), newLogin(a), newLogout(a), newStatus(a), newDoctor(a), newExplain(a), newConfig(a))
 	add("gateway", newServe(a), newSessions(a), newService(a), newCert(a))
 	add("try", newDemo(a), newSandbox(a))

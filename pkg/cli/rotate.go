@@ -115,7 +115,7 @@ func (a *app) runRotate(ctx context.Context, arg string, o rotateOptions) error 
 	if rec.Previous != nil && !rec.Previous.Over(a.Now()) {
 		after = "The old password ends by itself. To end it now: " + finishCommand(rec.Name)
 	}
-	if err := a.printNew(ctx, s, rotated.Created, after); err != nil {
+	if err := a.printNew(ctx, s, rotated.Created, after, nil); err != nil {
 		return &unprintedError{name: rec.Name, rotated: true, err: err}
 	}
 	return rotated.Left

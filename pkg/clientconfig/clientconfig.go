@@ -8,6 +8,7 @@
 package clientconfig
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type Account struct {
 	AppPassword string // the app password's name
 	Address     string // of the mailbox; mail is sent from it
 	User        string // to sign in with: Address, or the app password's login name
+	From        string // what mail is sent as; empty: Address
 	ReadOnly    bool   // the mailbox cannot be changed
 
 	// Servers are the gateway's, by protocol: imap, pop3, smtp. A protocol that
@@ -45,9 +47,22 @@ type Server struct {
 	Security string // tls (from the first byte), starttls, none
 }
 
+// Sender is the address that mail is sent as.
+func (a Account) Sender() string { return cmp.Or(a.From, a.Address) }
+
+// PasswordArgs are the program and the arguments that print the password and a
+// newline.
+func (a Account) PasswordArgs() []string {
+	args := append(slices.Clone(a.Program), "show", "--password")
+	if strings.HasPrefix(a.AppPassword, "-") { // it is no flag
+		args = append(args, "--")
+	}
+	return append(args, a.AppPassword)
+}
+
 // PasswordCommand prints the password and a newline, when /bin/sh runs it.
 func (a Account) PasswordCommand() string {
-	args := append(slices.Clone(a.Program), "show", "--password", a.AppPassword)
+	args := a.PasswordArgs()
 	for i, arg := range args {
 		args[i] = Shell(arg)
 	}
@@ -91,6 +106,10 @@ type Client struct {
 	Name  string // as --for takes it: lower case, with hyphens
 	Title string // as its makers write it
 	Does  string // what it is used for, in a few words: "reads and sends", "fetches"
+
+	// Device tells that it is on another machine than the gateway, as phones and
+	// printers are: it reaches none that listens on this machine alone.
+	Device bool
 
 	// Protocols are those that it can use, the best first. Of imap and pop3 it
 	// uses the first that the account has.
@@ -162,16 +181,26 @@ func Find(name string) (Client, bool) {
 	return Client{}, false
 }
 
+// Missing are the protocols of which the client needs one more than there are;
+// empty: it has what it needs.
+func (c Client) Missing(has func(protocol string) bool) []string {
+	for _, p := range c.Needs {
+		if !has(p) {
+			return []string{p}
+		}
+	}
+	if !slices.ContainsFunc(c.Protocols, has) {
+		return c.Protocols
+	}
+	return nil
+}
+
 // Settings are those of the client for the account. Its error is a
 // [*MissingError] where the account lacks a protocol, or that of Write.
 func (c Client) Settings(a Account) (Config, error) {
-	for _, p := range c.Needs {
-		if _, ok := a.Servers[p]; !ok {
-			return Config{}, &MissingError{Client: c.Name, Protocol: []string{p}}
-		}
-	}
-	if !slices.ContainsFunc(c.Protocols, func(p string) bool { _, ok := a.Servers[p]; return ok }) {
-		return Config{}, &MissingError{Client: c.Name, Protocol: c.Protocols}
+	missing := c.Missing(func(p string) bool { _, ok := a.Servers[p]; return ok })
+	if len(missing) > 0 {
+		return Config{}, &MissingError{Client: c.Name, Protocol: missing}
 	}
 	return c.Write(a)
 }
