@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,4 +178,31 @@ type limitedConn struct {
 func (c *limitedConn) Close() error {
 	c.once.Do(func() { <-c.slots })
 	return c.Conn.Close()
+}
+
+// profilePage is the address of the page with the profile of a mailbox for
+// Apple's devices; empty where other machines do not reach it.
+func (s *session) profilePage(ctx context.Context, address string) string {
+	listen := s.gateway.Autoconfig
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if st, err := controlOf(s.stateDir).Status(ctx); err == nil {
+		listen = st.Autoconfig
+	}
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || isLoopback(host) {
+		return ""
+	}
+	_, domain, _ := strings.Cut(strings.ToLower(address), "@")
+	if given := s.gateway.AutoconfigDomains; len(given) > 0 && !slices.Contains(given, domain) {
+		return ""
+	}
+	// A name without a dot means nothing to a phone. The certificate of the local
+	// authority is good for the address, too.
+	if name := clientHost(host); name != host && (strings.Contains(name, ".") || s.gateway.TLSCert != "") {
+		host = name
+	} else if name != host {
+		host = outsideHost()
+	}
+	return "https://" + net.JoinHostPort(host, port) + "/profile.mobileconfig?address=" + url.QueryEscape(address)
 }

@@ -48,7 +48,7 @@ func exported(a Account, protocol string, in, out Server) (string, error) {
 	err := enc.Encode([]any{
 		1, []int{1, 1}, // of the format; of this code among all
 		server(map[string]int{"imap": 0, "pop3": 1}[protocol], in),
-		[]any{[]any{server(0, out), []string{a.Address, ""}}},
+		[]any{[]any{server(0, out), []string{a.Sender(), ""}}},
 	})
 	return strings.TrimSuffix(b.String(), "\n"), err
 }

@@ -81,7 +81,7 @@ func Profile(a Account, roots ...Root) []byte {
 		plistString("PayloadDisplayName", a.Address) +
 		plistString("EmailAccountDescription", a.Address) +
 		plistString("EmailAccountType", map[string]string{"imap": "EmailTypeIMAP", "pop3": "EmailTypePOP"}[protocol]) +
-		plistString("EmailAddress", a.Address))
+		plistString("EmailAddress", a.Sender()))
 	for _, s := range []struct {
 		direction string
 		Server

@@ -2,7 +2,9 @@ package clientconfig
 
 import (
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -15,9 +17,9 @@ func graphical() []Client {
 		{Name: "thunderbird", Title: "Thunderbird", Does: "reads and sends", Protocols: all, Scope: mail, Checked: ByProgram, Write: thunderbird},
 		{Name: "outlook", Title: "Outlook (classic)", Does: "reads and sends", Protocols: all, Scope: mail, Checked: ByFormat, Write: outlook},
 		{Name: "apple-mail", Title: "Apple Mail", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: appleMail},
-		{Name: "iphone", Title: "iPhone", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
-		{Name: "ipad", Title: "iPad", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
-		{Name: "android", Title: "Android (Thunderbird, Gmail, Samsung Email)", Does: "reads and sends", Protocols: all, Scope: mail, Checked: ByFormat, Write: android},
+		{Name: "iphone", Title: "iPhone", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
+		{Name: "ipad", Title: "iPad", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
+		{Name: "android", Title: "Android (Thunderbird, Gmail, Samsung Email)", Does: "reads and sends", Device: true, Protocols: all, Scope: mail, Checked: ByFormat, Write: android},
 	}
 }
 
@@ -61,7 +63,9 @@ func (a Account) roots() ([]Root, error) {
 		return nil, nil
 	}
 	rest, err := os.ReadFile(a.CAFile)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s, which is to be trusted, is not there yet: the first o365pw serve makes it", a.CAFile)
+	} else if err != nil {
 		return nil, fmt.Errorf("the certificate to trust: %w", err)
 	}
 	var roots []Root

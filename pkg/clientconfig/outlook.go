@@ -21,7 +21,7 @@ func outlook(a Account) (Config, error) {
 	}
 	c.Steps = append(c.Steps,
 		"By hand: Control Panel > Mail (Microsoft Outlook) > Email Accounts > New > Manual setup > POP or IMAP",
-		"Email Address: "+a.Address+"; Account Type: "+map[string]string{"imap": "IMAP", "pop3": "POP3", "": "any"}[protocol])
+		"Email Address: "+a.Sender()+"; Account Type: "+map[string]string{"imap": "IMAP", "pop3": "POP3", "": "any"}[protocol])
 	if ok {
 		c.Steps = append(c.Steps, "Incoming mail server: "+in.Host)
 	}
@@ -66,7 +66,7 @@ Account1=%[1]s
 UniqueService=No
 AccountName=%[3]s
 DisplayName=%[3]s
-EmailAddress=%[3]s
+EmailAddress=%[11]s
 %[2]sServer=%[5]s
 %[2]sPort=%[6]d
 %[2]sUseSSL=%[7]d
@@ -96,7 +96,7 @@ SMTPUseSPA=PT_LONG,0x0207
 SMTPAuthMethod=PT_LONG,0x0208
 SMTPSecureConnection=PT_LONG,0x020A
 `, section, prefix, a.Address, a.User, in.Host, in.Port, map[string]int{"tls": 1}[in.Security],
-		out.Host, out.Port, map[string]int{"tls": 1, "starttls": 2}[out.Security])
+		out.Host, out.Port, map[string]int{"tls": 1, "starttls": 2}[out.Security], a.Sender())
 	return []byte(strings.ReplaceAll(b.String(), "\n", "\r\n"))
 }
 
