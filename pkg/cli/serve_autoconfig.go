@@ -57,7 +57,7 @@ func (g *gatewayRun) serveAutoconfig(ctx context.Context) {
 		Handler: &autoconfig.Handler{
 			Domains: g.domains, Listeners: listeners, Certified: g.certified, Machine: strings.ToLower(machine), Roots: g.roots,
 		},
-		TLSConfig: g.server.TLS, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 15 * time.Second,
+		TLSConfig: g.server.TLS.Clone(), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 15 * time.Second,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
