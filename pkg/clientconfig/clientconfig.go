@@ -9,9 +9,11 @@ package clientconfig
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Account is what a mail program has to be told.
@@ -195,9 +197,19 @@ func (c Client) Missing(has func(protocol string) bool) []string {
 	return nil
 }
 
+// errLines tells of what no line of a configuration can hold.
+var errLines = errors.New("the path of o365pw, of its configuration or of the certificate holds a line break or another control character, which the settings of mail programs cannot have")
+
 // Settings are those of the client for the account. Its error is a
-// [*MissingError] where the account lacks a protocol, or that of Write.
+// [*MissingError] where the account lacks a protocol, or that of Write. What
+// would end a line of a file early is refused: names and addresses are checked
+// when an app password is made, paths are not.
 func (c Client) Settings(a Account) (Config, error) {
+	for _, s := range append(slices.Clone(a.Program), a.AppPassword, a.Address, a.User, a.From, a.CAFile) {
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			return Config{}, errLines
+		}
+	}
 	missing := c.Missing(func(p string) bool { _, ok := a.Servers[p]; return ok })
 	if len(missing) > 0 {
 		return Config{}, &MissingError{Client: c.Name, Protocol: missing}

@@ -1,8 +1,8 @@
 package clientconfig
 
 import (
-	"cmp"
 	"fmt"
+	"net"
 	"net/url"
 	"strconv"
 	"strings"
@@ -10,12 +10,21 @@ import (
 
 // readers are mail programs for the terminal, and those that fetch mail.
 func readers() []Client {
-	readAndSend := Scope{Allow: []string{"imap", "smtp"}}
+	people := Scope{Allow: []string{"imap", "smtp"}}
+	imap, either := []string{"imap"}, []string{"imap", "pop3"}
+	fetch, look := Scope{Allow: imap}, Scope{Allow: imap, ReadOnly: true}
 	return []Client{
-		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"},
-			Scope: readAndSend, Checked: ByProgram, Write: mutt("~/.muttrc")},
-		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"},
-			Scope: readAndSend, Checked: ByProgram, Write: mutt("~/.config/neomutt/neomuttrc")},
+		{Name: "aerc", Title: "aerc", Does: "reads and sends", Protocols: []string{"imap", "smtp"}, Needs: imap, Scope: people, Checked: ByProgram, Write: aerc},
+		{Name: "alpine", Title: "Alpine", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: alpine},
+		{Name: "fdm", Title: "fdm", Does: "fetches", Protocols: either, Scope: fetch, Checked: ByProgram, Write: fdm},
+		{Name: "fetchmail", Title: "fetchmail", Does: "fetches", Protocols: either, Scope: fetch, Checked: ByProgram, Write: fetchmail},
+		{Name: "getmail", Title: "getmail", Does: "fetches", Protocols: either, Scope: look, Checked: ByProgram, Write: getmail},
+		{Name: "himalaya", Title: "Himalaya 2", Does: "reads and sends", Protocols: []string{"imap", "smtp"}, Scope: people, Checked: ByFormat, Write: himalaya},
+		{Name: "mbsync", Title: "mbsync (isync)", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: mbsync},
+		{Name: "mpop", Title: "mpop", Does: "fetches", Protocols: []string{"pop3"}, Needs: []string{"pop3"}, Scope: Scope{Allow: []string{"pop3"}, ReadOnly: true}, Checked: ByProgram, Write: mpop},
+		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.muttrc")},
+		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.config/neomutt/neomuttrc")},
+		{Name: "offlineimap", Title: "OfflineIMAP", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: offlineimap},
 	}
 }
 
@@ -32,13 +41,14 @@ func mutt(path string) func(Account) (Config, error) {
 		case "imap":
 			set("folder", muttText(serverURL("imap", in, "")))
 			set("spoolfile", `"+INBOX"`)
+			set("imap_user", muttText(a.User))
+			set("imap_pass", command)
 		case "pop3":
-			set("spoolfile", muttText(serverURL("pop", in, a.User)))
-			set("pop_delete", "no")
-		}
-		if name := strings.TrimSuffix(protocol, "3"); name != "" {
-			set(name+"_user", muttText(a.User))
-			set(name+"_pass", command)
+			set("spoolfile", muttText(serverURL("pop", in, "")))
+			set("pop_user", muttText(a.User))
+			set("pop_pass", command)
+		default:
+			in = out
 		}
 		set("from", muttText(a.Sender()))
 		if sends {
@@ -46,16 +56,12 @@ func mutt(path string) func(Account) (Config, error) {
 			set("smtp_pass", command)
 			set("copy", "no # Exchange keeps one in Sent Items")
 		}
-		security := in.Security
-		if protocol == "" {
-			security = out.Security
-		}
-		set("ssl_starttls", map[bool]string{true: "yes", false: "no"}[security == "starttls"])
-		set("ssl_force_tls", map[bool]string{true: "no", false: "yes"}[security == "none"])
+		set("ssl_starttls", yesNo(in.Security == "starttls"))
+		set("ssl_force_tls", yesNo(in.Security != "none"))
 		if a.CAFile != "" {
 			set("certificate_file", muttText(a.CAFile))
 		}
-		return Config{Files: []File{{Path: path, Content: []byte(b.String())}}}, nil
+		return text(path, b.String()), nil
 	}
 }
 
@@ -71,28 +77,49 @@ func inBackquotes(command string) string {
 	return strings.ReplaceAll(command, "`", "'\\`'")
 }
 
-// serverURL is a server as many programs take it: scheme://user@host:port, with
+// text is a configuration that is one file of text.
+func text(path, content string, steps ...string) Config {
+	return Config{Files: []File{{Path: path, Content: []byte(content)}}, Steps: steps}
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// serverURL is a server as many programs take it: scheme://user@host:port/, with
 // an s behind the scheme for TLS from the first byte (RFC 3986).
 func serverURL(scheme string, s Server, user string) string {
 	if s.Security == "tls" {
 		scheme += "s"
 	}
 	if user != "" {
-		user = escaped(user) + "@"
+		// QueryEscape leaves nothing that has a meaning in any part of a URL.
+		user = strings.ReplaceAll(url.QueryEscape(user), "+", "%20") + "@"
 	}
-	return scheme + "://" + user + hostPort(s) + "/"
+	return scheme + "://" + user + net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) + "/"
 }
 
-// escaped is a text for a URL, with all that has a meaning in some part of one
-// escaped, "+" and "&" among it: not all who read it know which part they are in.
-func escaped(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+// escapedText is a text between double quotes, in which a backslash takes the
+// meaning from both.
+func escapedText(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
 
-// hostPort is host:port, an IPv6 address in brackets.
-func hostPort(s Server) string { return bracketed(s.Host) + ":" + strconv.Itoa(s.Port) }
+// unexpanded writes a command of [Account.PasswordCommand] so that the file's
+// reader finds nothing to put in: %(name)s, ${name}, %{name}. Those are between
+// single quotes, which may be closed and opened again.
+func unexpanded(command string) string {
+	return strings.NewReplacer("%(", "%''(", "${", "$''{", "%{", "%''{").Replace(command)
+}
 
-func bracketed(host string) string {
-	if strings.Contains(host, ":") {
-		return "[" + host + "]"
+// trusting is how a program is called that trusts what OpenSSL's variable names,
+// and has no setting for it; Go's programs read the variable too.
+func trusting(a Account, program, title string) []string {
+	if a.CAFile == "" {
+		return nil
 	}
-	return cmp.Or(host, "localhost")
+	return []string{"start it so that it trusts the gateway's authority, for which " + title + " has no setting: SSL_CERT_FILE=" + Shell(a.CAFile) + " " + program}
 }

@@ -1,0 +1,211 @@
+package clientconfig
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Mail is kept in this folder by those that fetch it, as Maildir.
+const (
+	mailFolder  = "~/Mail"
+	makeMailbox = "the folder must be there: mkdir -p ~/Mail/Inbox/cur ~/Mail/Inbox/new ~/Mail/Inbox/tmp"
+)
+
+// mbsync writes an mbsyncrc (mbsync(1)).
+func mbsync(a Account) (Config, error) {
+	var b strings.Builder
+	in := a.Servers["imap"]
+	set := func(name, value string) { fmt.Fprintf(&b, "%s %s\n", name, value) }
+	set("IMAPAccount", "o365pw")
+	set("Host", escapedText(in.Host))
+	set("Port", fmt.Sprint(in.Port))
+	set("User", escapedText(a.User))
+	set("PassCmd", escapedText(a.PasswordCommand()))
+	set("SSLType", map[string]string{"tls": "IMAPS", "starttls": "STARTTLS", "none": "None"}[in.Security])
+	if a.CAFile != "" {
+		set("CertificateFile", escapedText(a.CAFile))
+	}
+	b.WriteString("\nIMAPStore o365pw-remote\nAccount o365pw\n\n")
+	b.WriteString("MaildirStore o365pw-local\nPath " + mailFolder + "/\nInbox " + mailFolder + "/Inbox\nSubFolders Verbatim\n\n")
+	b.WriteString("Channel o365pw\nFar :o365pw-remote:\nNear :o365pw-local:\nPatterns *\nCreate Near\nSyncState *\n")
+	if a.ReadOnly {
+		b.WriteString("Sync Pull\n")
+	}
+	steps := []string{"the folder must be there: mkdir -p " + mailFolder, "then: mbsync o365pw"}
+	if _, err := netip.ParseAddr(in.Host); err == nil && in.Security != "none" {
+		steps = append(steps, "mbsync 1.4 compares the certificate with names only: if it refuses it, put a name of this machine in the place of "+in.Host)
+	}
+	return text("~/.mbsyncrc", b.String(), steps...), nil
+}
+
+// offlineimap writes an offlineimaprc (offlineimap.conf, which comes with it).
+// Python reads it, with %(name)s to put in.
+func offlineimap(a Account) (Config, error) {
+	var b strings.Builder
+	in := a.Servers["imap"]
+	set := func(name, value string) { fmt.Fprintf(&b, "%s = %s\n", name, strings.ReplaceAll(value, "%", "%%")) }
+	b.WriteString("[general]\naccounts = o365pw\n\n")
+	b.WriteString("[Account o365pw]\nlocalrepository = o365pw-local\nremoterepository = o365pw-remote\n\n")
+	b.WriteString("[Repository o365pw-local]\ntype = Maildir\nlocalfolders = " + mailFolder + "\n\n")
+	b.WriteString("[Repository o365pw-remote]\ntype = IMAP\n")
+	set("remotehost", in.Host)
+	set("remoteport", fmt.Sprint(in.Port))
+	set("remoteuser", a.User)
+	set("remotepasseval", `__import__("subprocess").check_output(`+pythonTuple(a.PasswordArgs())+`, text=True).strip()`)
+	set("ssl", yesNo(in.Security == "tls"))
+	set("starttls", yesNo(in.Security == "starttls"))
+	if a.CAFile != "" {
+		set("sslcacertfile", a.CAFile)
+	} else if in.Security != "none" {
+		set("sslcacertfile", "OS-DEFAULT")
+	}
+	if a.ReadOnly {
+		set("readonly", "True")
+	}
+	return text("~/.offlineimaprc", b.String(), "then: offlineimap -a o365pw"), nil
+}
+
+// getmail writes a getmailrc (getmail's documentation, "Configuring getmail").
+func getmail(a Account) (Config, error) {
+	var b strings.Builder
+	set := func(name, value string) { fmt.Fprintf(&b, "%s = %s\n", name, value) }
+	protocol, in := a.reading("imap", "pop3")
+	kind := "Simple" + strings.ToUpper(protocol)
+	if in.Security == "tls" {
+		kind += "SSL"
+	}
+	b.WriteString("[retriever]\n")
+	set("type", kind+"Retriever")
+	set("server", in.Host)
+	set("port", fmt.Sprint(in.Port))
+	set("username", a.User)
+	set("password_command", pythonTuple(a.PasswordArgs()))
+	if a.CAFile != "" && in.Security == "tls" {
+		set("ca_certs", a.CAFile)
+	}
+	b.WriteString("\n[destination]\ntype = Maildir\npath = " + mailFolder + "/Inbox/\n\n[options]\nread_all = false\ndelete = false\n")
+	steps := []string{makeMailbox, "then: getmail"}
+	if in.Security == "starttls" {
+		steps = append(steps, "getmail has no STARTTLS: the gateway takes the password in clear from this machine alone")
+	}
+	return text("~/.config/getmail/getmailrc", b.String(), steps...), nil
+}
+
+// pythonTuple is a tuple of texts in Python, in ASCII: the file may be read in
+// any encoding.
+func pythonTuple(args []string) string {
+	var b strings.Builder
+	b.WriteString("(")
+	for i, arg := range args {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(`"`)
+		for _, r := range arg {
+			switch {
+			case r == '"' || r == '\\':
+				b.WriteString(`\` + string(r))
+			case r < 0x7f:
+				b.WriteRune(r)
+			case r <= 0xffff:
+				fmt.Fprintf(&b, `\u%04x`, r)
+			default:
+				fmt.Fprintf(&b, `\U%08x`, r)
+			}
+		}
+		b.WriteString(`"`)
+	}
+	return b.String() + ")"
+}
+
+// fetchmail writes a fetchmailrc (fetchmail(1), "The run control file"). It runs
+// no command for the password, but reads its file from a pipe, where the
+// password can follow.
+func fetchmail(a Account) (Config, error) {
+	protocol, in := a.reading("imap", "pop3")
+	var b strings.Builder
+	fmt.Fprintf(&b, "poll %s protocol %s service %d\n", escapedText(in.Host), strings.ToUpper(protocol), in.Port)
+	fmt.Fprintf(&b, "  user %s keep\n", escapedText(a.User))
+	switch in.Security {
+	case "tls":
+		b.WriteString("  ssl sslcertck\n")
+	case "starttls":
+		b.WriteString("  sslproto \"auto\" sslcertck\n")
+	case "none":
+		b.WriteString("  sslproto \"\"\n")
+	}
+	if a.CAFile != "" && in.Security != "none" {
+		fmt.Fprintf(&b, "  sslcertfile %s\n", escapedText(a.CAFile))
+	}
+	steps := []string{
+		"fetchmail wants the file to be readable by you alone: chmod 600 ~/.fetchmailrc",
+		"on a terminal it asks for the password; without one, as from cron: { cat ~/.fetchmailrc; " + a.PasswordCommand() + ` | sed 's/.*/password "&"/'; } | fetchmail --fetchmailrc -`,
+		`mail goes to this machine's mail server; to give it to a program instead, put a line such as mda "/usr/bin/maildrop" at the file's end`,
+	}
+	if a.ReadOnly {
+		steps = append(steps, "in a mailbox that cannot be changed nothing is marked as read: what is unread is fetched each time")
+	}
+	return text("~/.fetchmailrc", b.String(), steps...), nil
+}
+
+// fdm writes an fdm.conf (fdm.conf(5)), which runs what is in $().
+func fdm(a Account) (Config, error) {
+	if strings.Contains(a.User, "${") || strings.Contains(a.User, "%{") {
+		return Config{}, fmt.Errorf("fdm takes no ${ or %%{ in a user name: %s", a.User)
+	}
+	protocol, in := a.reading("imap", "pop3")
+	var b strings.Builder
+	if in.Security != "none" {
+		b.WriteString("set verify-certificates\n")
+	}
+	name, more := protocol, ""
+	switch in.Security {
+	case "tls":
+		name += "s"
+	case "starttls":
+		more = " starttls"
+	}
+	only := " new-only"
+	if protocol == "pop3" {
+		only = ` new-only cache "~/.fdm.o365pw.cache"`
+	}
+	// The first bracket ends the command, whatever is around it.
+	command := strings.ReplaceAll(unexpanded(a.PasswordCommand()), ")", "'`printf '\\051'`'")
+	fmt.Fprintf(&b, "account \"o365pw\" %s server %s port %d user %s pass $(%s)%s%s keep\n",
+		name, escapedText(in.Host), in.Port, escapedText(a.User), command, only, more)
+	b.WriteString("action \"inbox\" maildir \"%h/Mail/Inbox\"\nmatch all action \"inbox\"\n")
+	steps := trusting(a, "fdm fetch", "fdm")
+	if steps == nil {
+		steps = []string{"then: fdm fetch"}
+	}
+	if a.ReadOnly && protocol == "imap" {
+		steps = append(steps, "in a mailbox that cannot be changed nothing is marked as read: what is unread is fetched each time")
+	}
+	return text("~/.fdm.conf", b.String(), steps...), nil
+}
+
+// mpop writes an mpoprc (mpop(1)). A value is what is left of its line.
+func mpop(a Account) (Config, error) {
+	var b strings.Builder
+	in := a.Servers["pop3"]
+	set := func(name, value string) { fmt.Fprintf(&b, "%s %s\n", name, value) }
+	set("account", "o365pw")
+	set("host", in.Host)
+	set("port", fmt.Sprint(in.Port))
+	set("user", a.User)
+	set("passwordeval", a.PasswordCommand())
+	if in.Security == "none" {
+		set("tls", "off")
+	} else {
+		set("tls", "on")
+		set("tls_starttls", map[bool]string{true: "on", false: "off"}[in.Security == "starttls"])
+	}
+	if a.CAFile != "" && in.Security != "none" {
+		set("tls_trust_file", `"`+a.CAFile+`"`)
+	}
+	set("keep", "on")
+	set("delivery", "maildir "+mailFolder+"/Inbox")
+	b.WriteString("\naccount default : o365pw\n")
+	return text("~/.mpoprc", b.String(), makeMailbox, "then: mpop"), nil
+}
