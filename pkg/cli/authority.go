@@ -118,10 +118,17 @@ func (au *authority) openLocked(ctx context.Context, k secret.Keychain) (*localc
 		return au.make(ctx, k)
 	}
 	if err != nil {
+		if _, kerr := k.Get(ctx, caKeyItem); errors.Is(kerr, secret.ErrNotFound) { // nothing is lost with it
+			return au.makeAnew(ctx, k)
+		}
 		return nil, err
 	}
 	now := au.now()
-	if len(certs) > 1 && now.After(certs[0].NotAfter.Add(-caTakesOver)) {
+	ready, err := au.successor(ctx, k, certs)
+	if err != nil {
+		return nil, err
+	}
+	if ready && now.After(certs[0].NotAfter.Add(-caTakesOver)) {
 		ca, err := au.takeOver(ctx, k, certs)
 		if err == nil {
 			au.warn("the new local authority has taken over: mail programs that do not trust " + au.file() + " yet will refuse the gateway")
@@ -130,8 +137,7 @@ func (au *authority) openLocked(ctx context.Context, k secret.Keychain) (*localc
 	}
 	ca, item, err := au.load(ctx, k, certs[0])
 	if errors.Is(err, secret.ErrNotFound) {
-		au.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
-		return au.make(ctx, k)
+		return au.makeAnew(ctx, k)
 	}
 	if err != nil {
 		return nil, err
@@ -139,14 +145,28 @@ func (au *authority) openLocked(ctx context.Context, k secret.Keychain) (*localc
 	if err := au.tidy(ctx, k, certs, ca, item); err != nil {
 		return nil, err
 	}
-	if len(certs) == 1 && now.After(certs[0].NotAfter.Add(-caRenewBefore)) {
-		if err := au.makeNext(ctx, k, certs[0]); err != nil {
+	// A successor that was made long ago ends with the authority, and is no help.
+	if now.After(certs[0].NotAfter.Add(-caRenewBefore)) && (!ready || certs[1].NotAfter.Before(now.Add(2*caRenewBefore))) {
+		if err := au.makeNext(ctx, k, certs); err != nil {
 			return nil, err
 		}
 		au.warn(fmt.Sprintf("the local authority ends on %s, and a new one has been made, which takes over a day before: have the mail programs trust it, too: o365pw cert install; o365pw cert export",
 			certs[0].NotAfter.Format(time.DateOnly)))
 	}
 	return ca, nil
+}
+
+// successor tells whether there is one that can take over. One whose key is gone
+// cannot: a process was killed when it was about to replace it.
+func (au *authority) successor(ctx context.Context, k secret.Keychain, certs []*x509.Certificate) (bool, error) {
+	if len(certs) < 2 {
+		return false, nil
+	}
+	_, _, err := au.load(ctx, k, certs[1])
+	if errors.Is(err, secret.ErrNotFound) || errors.Is(err, localca.ErrMismatch) || errors.Is(err, localca.ErrExpired) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // load finds the key of an authority, and the item that it is in.
@@ -204,6 +224,12 @@ func (au *authority) moveKey(ctx context.Context, k secret.Keychain) error {
 	return k.Delete(ctx, caNextKeyItem)
 }
 
+// makeAnew is make where there was an authority.
+func (au *authority) makeAnew(ctx context.Context, k secret.Keychain) (*localca.CA, error) {
+	au.warn("the key of the local authority is gone from the keychain; a new authority is made, which the mail programs must be told to trust anew")
+	return au.make(ctx, k)
+}
+
 // make takes an old certificate away, then keeps the key, then the certificate:
 // killed in between, the next start makes a new authority.
 func (au *authority) make(ctx context.Context, k secret.Keychain) (*localca.CA, error) {
@@ -236,9 +262,12 @@ func (au *authority) create() (cert, key []byte, err error) {
 	return localca.Create(host, au.now())
 }
 
-// makeNext makes the successor of the authority in force: first its key, then
-// its certificate.
-func (au *authority) makeNext(ctx context.Context, k secret.Keychain, current *x509.Certificate) error {
+// makeNext makes the successor of the authority in force, in the place of one
+// that there may be: first its key, then its certificate.
+func (au *authority) makeNext(ctx context.Context, k secret.Keychain, certs []*x509.Certificate) error {
+	if err := au.keepFormer(certs[1:]); err != nil {
+		return err
+	}
 	cert, key, err := au.create()
 	if err != nil {
 		return err
@@ -246,7 +275,7 @@ func (au *authority) makeNext(ctx context.Context, k secret.Keychain, current *x
 	if err := k.Set(ctx, caNextKeyItem, secret.New(string(key))); err != nil {
 		return err
 	}
-	return durable.WriteFile(au.file(), append(encodeCertificates(current), cert...))
+	return durable.WriteFile(au.file(), append(encodeCertificates(certs[0]), cert...))
 }
 
 // takeOver puts the successor in force. From the moment that the file is
@@ -291,14 +320,13 @@ func (au *authority) renew(ctx context.Context, takeOver bool) (made bool, err e
 		case !errors.Is(err, localca.ErrExpired) && !errors.Is(err, secret.ErrNotFound) && !errors.Is(err, localca.ErrMismatch):
 			return err
 		}
-		if len(certs) > 1 {
-			if _, _, err := au.load(ctx, k, certs[1]); err != nil { // its key is gone, or its time over, too
-				certs = certs[:1]
-			}
+		ready, err := au.successor(ctx, k, certs)
+		if err != nil {
+			return err
 		}
-		if len(certs) == 1 {
+		if !ready {
 			made = true
-			if err := au.makeNext(ctx, k, certs[0]); err != nil {
+			if err := au.makeNext(ctx, k, certs); err != nil {
 				return err
 			}
 			if certs, err = au.certificates(); err != nil {

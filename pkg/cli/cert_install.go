@@ -87,12 +87,12 @@ func (a *app) runCertInstall(ctx context.Context, o certInstallOptions) error {
 	if err != nil {
 		return err
 	}
+	if !o.yes && !a.interactive() {
+		return &usageError{problem: "there is no terminal to ask on, and trusting an authority is no small thing", hint: "add --yes to trust it without being asked"}
+	}
 	stores, err := o.chosen(a)
 	if err != nil {
 		return err
-	}
-	if !o.yes && !a.interactive() {
-		return &usageError{problem: "there is no terminal to ask on, and trusting an authority is no small thing", hint: "add --yes to trust it without being asked"}
 	}
 	certs, err := au.made(ctx)
 	if err != nil {

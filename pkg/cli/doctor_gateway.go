@@ -80,6 +80,9 @@ func (d *doctor) runningGateway(ctx context.Context) result {
 	if st.Stopping {
 		warn("it is stopping", yours("somebody has told it to end", "o365pw serve"))
 	}
+	if list := oldTLS(&st); list != "" {
+		warn("old TLS (1.0 and 1.1) is spoken: "+list, yours("whoever is in between can read passwords and mail", "take out of [gateway.legacy] what no device needs any more"))
+	}
 	if st.Metrics != "" && !loopback(st.Metrics) {
 		warn("its metrics are open to other machines without TLS, on "+st.Metrics, yours("", "set metrics = \"127.0.0.1:9465\" in [gateway]"))
 	}
@@ -150,7 +153,7 @@ func (d *doctor) gatewayCertificate(ctx context.Context) result {
 		if err != nil {
 			fix := yours("mail programs will not accept it as it is", "o365pw serve --stop", "o365pw serve")
 			if d.session.gateway.TLSCert != "" {
-				fix.fix = []string{"set tls_cert and tls_key in [gateway] to a certificate for " + clientHost(host) + " that is good, and reload the gateway (SIGHUP)"}
+				fix.fix = []string{"set tls_cert and tls_key in [gateway] to a certificate for " + clientHost(host) + " that is good, which a running gateway takes up by itself"}
 			}
 			return result{status: checkFailed, code: wrongUsage, detail: fmt.Sprintf("%s: %v", p, err), remedies: []remedy{fix}}
 		}
@@ -160,9 +163,17 @@ func (d *doctor) gatewayCertificate(ctx context.Context) result {
 		return skipped("it has no listener")
 	}
 	r := passed("good until %s; mail programs trust it by %s", ends.Format(time.DateOnly), file)
-	if d.session.gateway.TLSCert != "" && ends.Sub(d.a.Now()) < certificateSoon {
+	c, err := certificateOf(d.session.gateway, d.session.stateDir)
+	if err != nil || c == nil {
+		return r
+	}
+	if problem, fix := c.endsSoon(d.a.Now()); problem != "" {
+		r.status, r.remedies = checkWarning, append(r.remedies, yours(problem, fix...))
+	}
+	if issuer := c.unknownIssuer(); issuer != "" {
 		r.status = checkWarning
-		r.remedies = []remedy{yours("it ends soon", "renew the certificate in "+file+", and reload the gateway (SIGHUP)")}
+		r.remedies = append(r.remedies, yours("neither "+file+" nor this machine has the certificate of "+issuer+", which has signed it: mail programs that do not have it either refuse it",
+			"put what its authority gives along with it (intermediate certificates, fullchain.pem) behind it into "+file, "or, where the authority is one of your own, have the mail programs trust it"))
 	}
 	return r
 }

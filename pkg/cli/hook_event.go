@@ -15,7 +15,7 @@ import (
 // object. It holds no secret. What an event does not have is empty or left out.
 type hookEvent struct {
 	SchemaVersion int       `json:"schemaVersion"`
-	Event         string    `json:"event"` // expiring, sign-in-required, refused, decoy
+	Event         string    `json:"event"` // expiring, certificate-expiring, sign-in-required, refused, decoy
 	Time          time.Time `json:"time"`  // UTC
 	AppPassword   string    `json:"appPassword"`
 	ID            string    `json:"id"`
@@ -28,8 +28,8 @@ type hookEvent struct {
 	Message       string    `json:"message"` // what happened, what to do, whose move it is
 
 	Count    int        `json:"count,omitempty"`    // of refused: how many this one stands for
-	Expires  *time.Time `json:"expires,omitempty"`  // of expiring
-	DaysLeft int        `json:"daysLeft,omitempty"` // of expiring, rounded up
+	Expires  *time.Time `json:"expires,omitempty"`  // of expiring and certificate-expiring
+	DaysLeft int        `json:"daysLeft,omitempty"` // the same, rounded up
 	Number   int        `json:"aadsts,omitempty"`   // of sign-in-required: Entra's error number
 	Mover    string     `json:"mover,omitempty"`    // of sign-in-required: you, administrator, Microsoft or o365pw
 	Fix      string     `json:"fix,omitempty"`      // of sign-in-required: what to run or to set

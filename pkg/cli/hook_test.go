@@ -20,7 +20,7 @@ import (
 
 // hooksOf is a hooks that nothing runs, so that its queues can be looked at.
 func hooksOf(c config.Hooks, log *slog.Logger) *hooks {
-	h := &hooks{configured: func() config.Hooks { return c }, records: func() []apppassword.Record { return nil }, told: &apppassword.UsageRecorder{}, now: time.Now, log: log}
+	h := &hooks{configured: func() config.Hooks { return c }, records: func() []apppassword.Record { return nil }, told: &apppassword.UsageRecorder{}, now: time.Now, log: log, certificates: func() []certificateEnd { return nil }}
 	return h.ready()
 }
 

@@ -57,6 +57,9 @@ type hooks struct {
 	limit      time.Duration // of one command; 0: hookLimit
 	log        *slog.Logger
 
+	certificates     func() []certificateEnd
+	toldCertificates map[string]int // days by fingerprint, since the gateway was started
+
 	queues map[hook]chan hookRun
 
 	mu     sync.Mutex
@@ -238,6 +241,7 @@ func (h *hooks) watchExpiries(ctx context.Context) {
 
 func (h *hooks) checkExpiries() {
 	now := h.now()
+	h.checkCertificates(now)
 	for _, rec := range h.records() {
 		days := expiryStep(rec, now)
 		if told, any := h.told.Told(rec.ID); days == 0 || any && told <= days {

@@ -19,6 +19,8 @@ type metrics struct {
 	tokenAge func(apppassword.Record) (time.Duration, bool)
 	now      func() time.Time
 
+	certificates func() []certificateEnd
+
 	mu       sync.Mutex
 	counts   gateway.Counts
 	signIns  map[signInSeries]int64
@@ -152,6 +154,11 @@ func (m *metrics) page() []byte {
 	ages, days := m.recordSeries(held)
 	x.metric("o365pw_token_age_seconds", "gauge", "Age of the cached access token, where there is one.", ages)
 	x.metric("o365pw_app_password_expires_days", "gauge", "Days until the app password expires; negative once it has.", days)
+	ends := series{}
+	for _, c := range m.certificates() {
+		ends[labels("certificate", c.role)] = c.at.Sub(m.now()).Hours() / 24
+	}
+	x.metric("o365pw_certificate_expires_days", "gauge", "Days until the gateway's certificate, or the local authority that signs it, expires; negative once it has.", ends)
 	return x.Bytes()
 }
 

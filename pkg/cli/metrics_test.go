@@ -105,6 +105,9 @@ func newObserved() *observed {
 		sessions: func() []gateway.Session { return o.open },
 		tokenAge: func(r apppassword.Record) (time.Duration, bool) { return 90 * time.Second, r.ID == "1" },
 		now:      func() time.Time { return o.at },
+		certificates: func() []certificateEnd {
+			return []certificateEnd{{roleServer, o.at.Add(24 * time.Hour), "a"}, {roleAuthority, o.at.Add(-12 * time.Hour), "b"}}
+		},
 	}
 	return o
 }

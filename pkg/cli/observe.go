@@ -110,9 +110,9 @@ func (g *gatewayRun) newObserver() *observer {
 		tokenAge: func(rec apppassword.Record) (time.Duration, bool) {
 			return g.verifier.Tokens.Age(g.verifier.CredentialKey(rec))
 		},
-		now: g.a.Now,
+		now: g.a.Now, certificates: g.certificateEnds,
 	}
-	h := &hooks{configured: g.hookCommands, environ: childEnviron(os.Environ()), records: g.verifier.Records, told: usage, now: g.a.Now, log: g.log}
+	h := &hooks{configured: g.hookCommands, environ: childEnviron(os.Environ()), records: g.verifier.Records, told: usage, now: g.a.Now, log: g.log, certificates: g.certificateEnds}
 	g.audit = audit.NewWriter(auditLogIn(g.stateDir), func(err error) {
 		g.log.Error("the audit log cannot be written; entries are kept, and written when it can", "error", err)
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -60,7 +61,7 @@ func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}
-	c, err := localca.Config(func(now time.Time) (tls.Certificate, error) { return ca.Leaf(g.leafNames(), now) })
+	c, err := localca.Config(func(time.Time) (tls.Certificate, error) { return ca.Leaf(g.leafNames(), g.a.Now()) })
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}
@@ -101,7 +102,7 @@ func (g *gatewayRun) use(c *tls.Config, caFile string, files certificateFiles) {
 
 // useForOld has the authority certify an RSA key for old devices, once one asks.
 func (g *gatewayRun) useForOld(ca *localca.CA) {
-	get := localca.Certificates(func(now time.Time) (tls.Certificate, error) { return ca.LeafRSA(g.names, now) })
+	get := localca.Certificates(func(time.Time) (tls.Certificate, error) { return ca.LeafRSA(g.names, g.a.Now()) })
 	g.legacyRSA.Store(&get)
 }
 
@@ -176,7 +177,7 @@ func (g *gatewayRun) watchCertificate(ctx context.Context) {
 		switch {
 		case err == nil:
 			told = ""
-			g.log.Info("the gateway's certificate has changed, and is in use", "expires", g.certificateEnd())
+			g.log.Info("the gateway's certificate has changed, and is in use", "expires", g.leaf().NotAfter.UTC())
 		case err.Error() != told && ctx.Err() == nil:
 			told = err.Error()
 			g.log.Error("the gateway's certificate has changed and cannot be used; the former one stays in use until it can", "error", err)
@@ -206,11 +207,11 @@ func (g *gatewayRun) tendAuthority(ctx context.Context) error {
 	return err
 }
 
-// certificateEnd is when the certificate that clients see ends.
-func (g *gatewayRun) certificateEnd() time.Time {
+// leaf is the certificate that clients see.
+func (g *gatewayRun) leaf() *x509.Certificate {
 	c, err := g.tls.Load().GetCertificate(&tls.ClientHelloInfo{})
-	if err != nil || c.Leaf == nil {
-		return time.Time{}
+	if err != nil {
+		return nil
 	}
-	return c.Leaf.NotAfter.UTC()
+	return c.Leaf
 }

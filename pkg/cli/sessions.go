@@ -85,7 +85,7 @@ func (a *app) printSessions(list []gateway.Session) error {
 		for _, s := range list {
 			rows = append(rows, sessionRow(s))
 		}
-		return a.printCSV([]string{"id", "protocol", "remote", "tls", "appPasswordId", "appPassword", "profile", "mailbox", "since", "bytesUp", "bytesDown"}, rows)
+		return a.printCSV([]string{"id", "protocol", "remote", "tls", "appPasswordId", "appPassword", "profile", "mailbox", "since", "bytesUp", "bytesDown", "tlsVersion"}, rows)
 	case outputName:
 		for _, s := range list {
 			if err := a.printf("%d\n", s.ID); err != nil {
@@ -112,7 +112,7 @@ func (a *app) printSessions(list []gateway.Session) error {
 
 func sessionRow(s gateway.Session) []string {
 	return []string{strconv.FormatUint(s.ID, 10), string(s.Protocol), s.Remote.String(), strconv.FormatBool(s.TLS), s.AppID, s.Name, s.Profile, s.Mailbox,
-		s.Since.UTC().Format(time.RFC3339), strconv.FormatInt(s.BytesUp, 10), strconv.FormatInt(s.BytesDown, 10)}
+		s.Since.UTC().Format(time.RFC3339), strconv.FormatInt(s.BytesUp, 10), strconv.FormatInt(s.BytesDown, 10), s.TLSVersion}
 }
 
 // printSessionLines is for scripts: full values, times in RFC 3339, bytes as

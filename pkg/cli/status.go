@@ -98,8 +98,9 @@ type statusPasswords struct {
 }
 
 type statusGateway struct {
-	Running bool            `json:"running"`
-	Status  *gateway.Status `json:"status"`
+	Running     bool                `json:"running"`
+	Status      *gateway.Status     `json:"status"`
+	Certificate *gatewayCertificate `json:"certificate"` // null: there is none yet, or it cannot be read
 }
 
 type statusFault struct {
@@ -197,6 +198,9 @@ func (a *app) collectStatus(ctx context.Context, s *session) statusJSON {
 	default:
 		st.Gateway = statusGateway{Running: true, Status: &gst}
 	}
+	if st.Gateway.Certificate, err = certificateOf(s.gateway, s.stateDir); err != nil {
+		st.fault(err)
+	}
 	return st
 }
 
@@ -276,6 +280,9 @@ func (a *app) printStatus(st statusJSON) error {
 				line("", "%s on %s", p, addr)
 			}
 		}
+		if list := oldTLS(gs); list != "" {
+			line("", "%s", a.paint(yellow, "old TLS: "+list))
+		}
 		if gs.Metrics != "" {
 			line("", "metrics on %s", gs.Metrics)
 		}
@@ -288,6 +295,11 @@ func (a *app) printStatus(st statusJSON) error {
 		}
 	} else {
 		line("Gateway", "not running; start it with: o365pw serve")
+	}
+	if c := st.Gateway.Certificate; c != nil {
+		if problem, fix := c.endsSoon(a.Now()); problem != "" {
+			line("", "%s: %s", problem, strings.Join(fix, "; "))
+		}
 	}
 	for _, f := range st.Faults {
 		fmt.Fprintf(&b, "%s %s\n", a.paint(red, "fault:"), f.Message)

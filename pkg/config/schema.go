@@ -81,7 +81,7 @@ var describedKeys = map[string]described{
 	"gateway.legacy.smtp": {text: "IP-ADDRESS:PORT to listen on for SMTP with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2587"}},
 
 	"hooks":                     {text: "Commands that the gateway runs when something happens: lines for the system's shell, with the event as JSON on standard input."},
-	"hooks.on_expiring":         {text: "An app password ends in 30, 7 or 1 days.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
+	"hooks.on_expiring":         {text: "An app password, or the gateway's certificate, ends in 30, 7 or 1 days; its local authority in 90 or less.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
 	"hooks.on_sign_in_required": {text: "Entra no longer accepts what stands behind an app password.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
 	"hooks.on_refused":          {text: "A sign-in was refused.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
 	"hooks.on_decoy":            {text: "A decoy app password was used.", pattern: optional(`(.|\n)*\S(.|\n)*`)},

@@ -177,3 +177,61 @@ func TestRenewal(t *testing.T) {
 		t.Error("an error at the start is hidden")
 	}
 }
+
+// TestAuthorities holds CAs of one machine apart, to TLS servers, and an RSA leaf
+// to what OpenSSL and devices ask of one.
+func TestAuthorities(t *testing.T) {
+	now := time.Now()
+	one, _, err := Create("laptop", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := load(t, now)
+	both, err := ParseCertificates(append(one, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate.Raw})...))
+	if err != nil || len(both) != 2 || !both[1].Equal(ca.Certificate) {
+		t.Fatalf("%d certificates, %v", len(both), err)
+	}
+	if both[0].Subject.String() == both[1].Subject.String() {
+		t.Errorf("two authorities are called %s", both[0].Subject)
+	}
+	leaf, err := ca.LeafRSA([]string{"localhost"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate)
+	if _, err := leaf.Leaf.Verify(x509.VerifyOptions{DNSName: "localhost", Roots: roots, CurrentTime: now}); err != nil {
+		t.Error(err)
+	}
+	if leaf.Leaf.PublicKeyAlgorithm != x509.RSA || leaf.Leaf.KeyUsage&x509.KeyUsageKeyEncipherment == 0 {
+		t.Errorf("%s, usage %b", leaf.Leaf.PublicKeyAlgorithm, leaf.Leaf.KeyUsage)
+	}
+	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageCodeSigning, x509.ExtKeyUsageEmailProtection} {
+		template := &x509.Certificate{SerialNumber: leaf.Leaf.SerialNumber, NotBefore: now, NotAfter: now.Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{use}}
+		der, err := x509.CreateCertificate(rand.Reader, template, ca.Certificate, leaf.Leaf.PublicKey, ca.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := other.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{use}}); err == nil {
+			t.Errorf("the authority is good for use %d", use)
+		}
+	}
+	made := 0
+	get := Certificates(func(now time.Time) (tls.Certificate, error) {
+		if made++; made == 1 {
+			return tls.Certificate{}, errors.New("not yet")
+		}
+		return ca.LeafRSA([]string{"localhost"}, now)
+	})
+	if _, err := get(); err == nil || made != 1 {
+		t.Errorf("the first: %v, made %d", err, made)
+	}
+	first, err := get()
+	if again, _ := get(); err != nil || again != first || made != 2 {
+		t.Errorf("made %d, %v", made, err)
+	}
+}
