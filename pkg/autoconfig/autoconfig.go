@@ -117,7 +117,7 @@ func (h *Handler) dns(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		port = "443"
 	}
-	write(w, "text/plain; charset=utf-8", Zone(domain, h.nameFor(r), port, h.servers(r)))
+	write(w, "text/plain; charset=utf-8", Zone(Records(domain, h.nameFor(r), port, h.servers(r))))
 }
 
 func write(w http.ResponseWriter, contentType string, body []byte) {

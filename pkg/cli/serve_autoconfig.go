@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,7 +141,9 @@ func (g *gatewayRun) nameDomains(ctx context.Context) {
 	}
 	if err := g.takeUp(ctx); err != nil {
 		g.log.Error("the certificate lacks the names of a new domain; mail programs do not find their settings there", "error", err, "hint", advise(err).hint)
+		return
 	}
+	g.log.Info("the certificate names the domains of new mailboxes, too", "domains", strings.Join(g.domains(), " "))
 }
 
 // limitedListener closes connections beyond a number.
@@ -178,31 +179,4 @@ type limitedConn struct {
 func (c *limitedConn) Close() error {
 	c.once.Do(func() { <-c.slots })
 	return c.Conn.Close()
-}
-
-// profilePage is the address of the page with the profile of a mailbox for
-// Apple's devices; empty where other machines do not reach it.
-func (s *session) profilePage(ctx context.Context, address string) string {
-	listen := s.gateway.Autoconfig
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if st, err := controlOf(s.stateDir).Status(ctx); err == nil {
-		listen = st.Autoconfig
-	}
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil || isLoopback(host) {
-		return ""
-	}
-	_, domain, _ := strings.Cut(strings.ToLower(address), "@")
-	if given := s.gateway.AutoconfigDomains; len(given) > 0 && !slices.Contains(given, domain) {
-		return ""
-	}
-	// A name without a dot means nothing to a phone. The certificate of the local
-	// authority is good for the address, too.
-	if name := clientHost(host); name != host && (strings.Contains(name, ".") || s.gateway.TLSCert != "") {
-		host = name
-	} else if name != host {
-		host = outsideHost()
-	}
-	return "https://" + net.JoinHostPort(host, port) + "/profile.mobileconfig?address=" + url.QueryEscape(address)
 }

@@ -312,9 +312,15 @@ func (r *reader) gateway(f fileGateway) Gateway {
 	r.checked(path{"gateway", "metrics"}, f.Metrics, CheckListen)
 	g.Autoconfig = f.Autoconfig
 	r.checked(path{"gateway", "autoconfig"}, f.Autoconfig, CheckListen)
-	for _, d := range f.AutoconfigDomains {
+	domains := path{"gateway", "autoconfig_domains"}
+	if f.AutoconfigDomains != nil && len(f.AutoconfigDomains) == 0 {
+		r.fail(domains, "is empty", "leave it out for the domains of the app passwords' mailboxes")
+	}
+	for i, d := range f.AutoconfigDomains {
 		if !IsDomain(d) {
-			r.fail(path{"gateway", "autoconfig_domains"}, strconv.Quote(d)+" is not a mail domain", "as in contoso.com")
+			r.fail(domains, strconv.Quote(d)+" is not a mail domain", "as in contoso.com")
+		} else if slices.Contains(f.AutoconfigDomains[:i], d) {
+			r.fail(domains, strconv.Quote(d)+" is there twice", "")
 		}
 		g.AutoconfigDomains = append(g.AutoconfigDomains, strings.ToLower(d))
 	}
