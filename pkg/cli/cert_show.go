@@ -2,7 +2,7 @@ package cli
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // some devices show it
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"

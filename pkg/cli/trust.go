@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha1" //nolint:gosec // names a certificate where a system asks for it
+	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
@@ -50,12 +50,16 @@ func (e *trustError) Unwrap() error { return e.err }
 var errNeedsRoot = errors.New("only an administrator may change it")
 
 // anchors are how a family of Linux systems takes authorities of one's own: a
-// folder, how files in it are called, and what makes use of them.
-var anchors = []struct{ folder, suffix, update string }{
-	{"/usr/local/share/ca-certificates", ".crt", "update-ca-certificates"},   // Debian, Ubuntu, Alpine
-	{"/etc/pki/ca-trust/source/anchors", ".pem", "update-ca-trust"},          // Fedora, Red Hat
-	{"/etc/pki/trust/anchors", ".pem", "update-ca-certificates"},             // openSUSE
-	{"/etc/ca-certificates/trust-source/anchors", ".crt", "update-ca-trust"}, // Arch
+// folder, how files in it are called, and what makes use of them, with a flag for
+// when one has gone: Debian's leaves links that lead nowhere without it.
+var anchors = []struct {
+	folder, suffix, update string
+	gone                   []string
+}{
+	{"/usr/local/share/ca-certificates", ".crt", "update-ca-certificates", []string{"--fresh"}}, // Debian, Ubuntu, Alpine
+	{"/etc/pki/ca-trust/source/anchors", ".pem", "update-ca-trust", nil},                        // Fedora, Red Hat
+	{"/etc/pki/trust/anchors", ".pem", "update-ca-certificates", nil},                           // openSUSE
+	{"/etc/ca-certificates/trust-source/anchors", ".crt", "update-ca-trust", nil},               // Arch
 }
 
 // nssFolders are where databases of NSS (cert9.db) are, in the home folder.
@@ -80,7 +84,7 @@ func (a *app) trustStores(kinds []string) []trustStore {
 		for _, s := range anchors {
 			folder := filepath.Join(cmp.Or(a.Root, "/"), s.folder)
 			if info, err := os.Stat(folder); err == nil && info.IsDir() {
-				all = append(all, a.anchorStore(folder, s.suffix, s.update))
+				all = append(all, a.anchorStore(folder, s.suffix, s.update, s.gone))
 				break
 			}
 		}
@@ -101,13 +105,13 @@ func (a *app) trustStores(kinds []string) []trustStore {
 }
 
 // anchorStore is the store of a Linux system: a file for each authority.
-func (a *app) anchorStore(folder, suffix, update string) trustStore {
+func (a *app) anchorStore(folder, suffix, update string, gone []string) trustStore {
 	name := "the system (" + folder + ")"
 	path := func(c *x509.Certificate) string {
 		return filepath.Join(folder, "o365pw-"+shortPrint(c)+suffix)
 	}
-	refresh := func(ctx context.Context) error {
-		_, err := a.ask(ctx, update)
+	refresh := func(ctx context.Context, args ...string) error {
+		_, err := a.ask(ctx, append([]string{update}, args...)...)
 		return err
 	}
 	done := func(err error, what string) error {
@@ -127,7 +131,7 @@ func (a *app) anchorStore(folder, suffix, update string) trustStore {
 			return err == nil && bytes.Equal(b, encodeCertificates(c)), inStore(name, err, "")
 		},
 		add: func(ctx context.Context, c *x509.Certificate) error {
-			err := os.WriteFile(path(c), encodeCertificates(c), 0o644) //nolint:gosec // there is nothing secret in it
+			err := os.WriteFile(path(c), encodeCertificates(c), 0o644) // there is nothing secret in it
 			if err == nil {
 				if err = refresh(ctx); err != nil {
 					_ = os.Remove(path(c)) // half of it must not come into force later
@@ -137,8 +141,10 @@ func (a *app) anchorStore(folder, suffix, update string) trustStore {
 		},
 		remove: func(ctx context.Context, c *x509.Certificate) error {
 			err := os.Remove(path(c))
-			if err == nil || errors.Is(err, fs.ErrNotExist) {
-				err = refresh(ctx)
+			if err == nil {
+				if err = refresh(ctx, gone...); err != nil {
+					_ = os.WriteFile(path(c), encodeCertificates(c), 0o644) // else nobody would know that it is still in force
+				}
 			}
 			return done(err, "uninstall")
 		},
