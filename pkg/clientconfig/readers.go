@@ -22,19 +22,20 @@ func readers() []Client {
 		{Name: "himalaya", Title: "Himalaya 2", Does: "reads and sends", Protocols: []string{"imap", "smtp"}, Scope: people, Checked: ByFormat, Write: himalaya},
 		{Name: "mbsync", Title: "mbsync (isync)", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: mbsync},
 		{Name: "mpop", Title: "mpop", Does: "fetches", Protocols: []string{"pop3"}, Needs: []string{"pop3"}, Scope: Scope{Allow: []string{"pop3"}, ReadOnly: true}, Checked: ByProgram, Write: mpop},
-		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.muttrc")},
-		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.config/neomutt/neomuttrc")},
+		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.muttrc", inMutt)},
+		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.config/neomutt/neomuttrc", inNeoMutt)},
 		{Name: "offlineimap", Title: "OfflineIMAP", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: offlineimap},
 	}
 }
 
 // mutt writes Mutt's muttrc (manual, "Syntax of Initialization Files"), which
-// NeoMutt reads as well. Both run what is in backquotes.
-func mutt(path string) func(Account) (Config, error) {
+// NeoMutt reads as well. Both run what is in backquotes, but do not agree on
+// how it is quoted.
+func mutt(path string, quoted func(command string) string) func(Account) (Config, error) {
 	return func(a Account) (Config, error) {
 		var b strings.Builder
 		set := func(name, value string) { fmt.Fprintf(&b, "set %s = %s\n", name, value) }
-		command := "\"`" + inBackquotes(a.PasswordCommand()) + "`\""
+		command := "\"`" + quoted(a.PasswordCommand()) + "`\""
 		protocol, in := a.reading("imap", "pop3")
 		out, sends := a.Servers["smtp"]
 		switch protocol {
@@ -70,11 +71,15 @@ func muttText(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "`", "\\`", `$`, `\$`).Replace(s) + `"`
 }
 
-// inBackquotes writes a command of [Account.PasswordCommand] so that none of its
-// backquotes ends it. They are between single quotes, where a backslash would
-// be the shell's to see: they go between two texts that are quoted.
-func inBackquotes(command string) string {
-	return strings.ReplaceAll(command, "`", "'\\`'")
+// inMutt writes a command of [Account.PasswordCommand] between Mutt's
+// backquotes. Behind a backslash one does not end the command, and the shell
+// sees both: so it goes between two texts that are quoted.
+func inMutt(command string) string { return strings.ReplaceAll(command, "`", "'\\`'") }
+
+// inNeoMutt is the same for NeoMutt, which takes the backslashes away, and puts
+// variables in, before the shell sees anything.
+func inNeoMutt(command string) string {
+	return strings.NewReplacer(`\`, `\\`, "`", "\\`", `$`, `\$`).Replace(command)
 }
 
 // text is a configuration that is one file of text.
@@ -106,13 +111,6 @@ func serverURL(scheme string, s Server, user string) string {
 // meaning from both.
 func escapedText(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// unexpanded writes a command of [Account.PasswordCommand] so that the file's
-// reader finds nothing to put in: %(name)s, ${name}, %{name}. Those are between
-// single quotes, which may be closed and opened again.
-func unexpanded(command string) string {
-	return strings.NewReplacer("%(", "%''(", "${", "$''{", "%{", "%''{").Replace(command)
 }
 
 // trusting is how a program is called that trusts what OpenSSL's variable names,

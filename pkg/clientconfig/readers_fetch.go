@@ -151,11 +151,9 @@ func fetchmail(a Account) (Config, error) {
 
 // fdm writes an fdm.conf (fdm.conf(5)), which runs what is in $().
 func fdm(a Account) (Config, error) {
-	if strings.Contains(a.User, "${") || strings.Contains(a.User, "%{") {
-		return Config{}, fmt.Errorf("fdm takes no ${ or %%{ in a user name: %s", a.User)
-	}
 	protocol, in := a.reading("imap", "pop3")
 	var b strings.Builder
+	b.WriteString("$home = $(echo \"$HOME\")\nset lock-file \"${home}/.fdm.lock\"\n")
 	if in.Security != "none" {
 		b.WriteString("set verify-certificates\n")
 	}
@@ -168,13 +166,14 @@ func fdm(a Account) (Config, error) {
 	}
 	only := " new-only"
 	if protocol == "pop3" {
-		only = ` new-only cache "~/.fdm.o365pw.cache"`
+		only = ` new-only cache "${home}/.fdm.o365pw.cache"`
 	}
-	// The first bracket ends the command, whatever is around it.
-	command := strings.ReplaceAll(unexpanded(a.PasswordCommand()), ")", "'`printf '\\051'`'")
+	// What is between single quotes is the shell's alone; outside of them, a
+	// backslash does not keep one from beginning a text.
+	command := strings.ReplaceAll(a.PasswordCommand(), `'\''`, `'"'"'`)
 	fmt.Fprintf(&b, "account \"o365pw\" %s server %s port %d user %s pass $(%s)%s%s keep\n",
-		name, escapedText(in.Host), in.Port, escapedText(a.User), command, only, more)
-	b.WriteString("action \"inbox\" maildir \"%h/Mail/Inbox\"\nmatch all action \"inbox\"\n")
+		name, fdmText(in.Host), in.Port, fdmText(a.User), command, only, more)
+	b.WriteString("action \"inbox\" maildir \"${home}/Mail/Inbox\"\nmatch all action \"inbox\"\n")
 	steps := trusting(a, "fdm fetch", "fdm")
 	if steps == nil {
 		steps = []string{"then: fdm fetch"}
@@ -183,6 +182,11 @@ func fdm(a Account) (Config, error) {
 		steps = append(steps, "in a mailbox that cannot be changed nothing is marked as read: what is unread is fetched each time")
 	}
 	return text("~/.fdm.conf", b.String(), steps...), nil
+}
+
+// fdmText quotes a text for an fdm.conf, where ${name} and %{name} are put in.
+func fdmText(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`, `%`, `\%`).Replace(s) + `"`
 }
 
 // mpop writes an mpoprc (mpop(1)). A value is what is left of its line.

@@ -12,7 +12,9 @@ import (
 func aerc(a Account) (Config, error) {
 	var b strings.Builder
 	set := func(name, value string) { fmt.Fprintf(&b, "%s = %s\n", name, iniValue(value)) }
-	command := unexpanded(a.PasswordCommand())
+	// %(name)s would be another key's value: the quotes around it are closed and
+	// opened again.
+	command := strings.ReplaceAll(a.PasswordCommand(), "%(", "%''(")
 	b.WriteString("[o365pw]\n")
 	in := a.Servers["imap"]
 	scheme := "imap" // STARTTLS

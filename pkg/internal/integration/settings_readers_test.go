@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,9 @@ func (a *attempt) fetched(maildir, program string, args ...string) {
 	}
 	a.collect(filepath.Join(a.dir, maildir))
 	a.checkFolder(a.want)
+	if a.t.Failed() {
+		a.t.Logf("%s said:\n%s%s", program, r.stdout, r.stderr)
+	}
 }
 
 // arrived waits for a message with a text.
@@ -172,14 +176,24 @@ func (a *attempt) trusted(steps string) {
 	a.env = append(slices.Clone(a.env), "SSL_CERT_FILE="+value)
 }
 
+// traced takes off the lines that a program that fetches puts before a message.
+func traced(data []byte) []byte {
+	return withoutEpilogue(byGetmail.ReplaceAll(trace.ReplaceAll(data, nil), nil))
+}
+
+var (
+	trace     = regexp.MustCompile(`\A(?:(?:Return-Path|Delivered-To|Received): .*\n(?:[ \t].*\n)*)+`)
+	byGetmail = regexp.MustCompile(`(?m)^X-getmail-retrieved-from-mailbox: INBOX\n`)
+)
+
 func settledMutt(a *attempt, program string) {
 	a.settings(program)
-	push := fmt.Sprintf(`set pipe_split=yes pipe_decode=no pipe_sep="" wait_key=no quit=yes sleep_time=0
-macro index X "<tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter><exit>"`, a.folder)
-	first, second, _ := strings.Cut(push, "\n")
+	must(a.t, os.Mkdir(filepath.Join(a.dir, "Mail"), 0o700)) // NeoMutt asks whether to make it
+	rc := a.file("keys", fmt.Appendf(nil, `set pipe_split=yes pipe_decode=no pipe_sep="" wait_key=no quit=yes sleep_time=0
+macro index X "<tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter><exit>"
+`, a.folder))
 	tool(a.t, program)
-	rc := a.file("keys", []byte(first+"\n"+second+"\n"))
-	p := a.start("script", "--quiet", "--return", "--flush", "--command", "TERM=vt100 exec "+program+" -n -e 'source "+rc+"'", filepath.Join(a.dir, "typescript"))
+	p := a.onTerminal(program + " -n -e 'source " + rc + "'")
 	p.dialog("latin1", "X")
 	if code := p.wait(20 * time.Second); code != 0 {
 		a.t.Fatalf("%s: exit code %d", program, code)
@@ -192,22 +206,35 @@ macro index X "<tag-pattern>~A<enter><tag-prefix><pipe-message>cat >%s/$$<enter>
 	a.arrived("by " + program)
 }
 
+// onTerminal runs a program of a person's.
+func (a *attempt) onTerminal(command string) *process {
+	a.t.Helper()
+	return a.start("script", "--quiet", "--return", "--flush", "--command", "stty rows 24 cols 80; TERM=vt100 exec "+command, "/dev/null")
+}
+
 func settledAlpine(a *attempt, program string) {
 	a.trusted(a.settings(program))
 	tool(a.t, program)
-	on := func(args ...string) *process {
-		return a.start("script", "--quiet", "--return", "--flush", "--command", "stty rows 24 cols 80; TERM=vt100 exec alpine "+strings.Join(args, " "), "/dev/null")
-	}
-	p := on("-i")
-	p.dialog("PASSWORD:", a.password+"\r", "latin1", "")
-	p.kill()
-	p = on(a.to)
-	p.dialog("NxtPg/End", "text\t\x16\x0e")
-	_ = p
+	p := a.onTerminal(program + " -i")
+	p.dialog("appear only once", "e", "PASSWORD:", a.password+"\r", "latin1", "qy")
+	p.wait(20 * time.Second)
+	p = a.onTerminal(program + " " + a.to)
+	p.dialog("NxtPg/End", "\x0e\x0e\x0etext\x0eby alpine\x18", "Send message", "y", "PASSWORD:", a.password+"\r")
+	a.arrived("by alpine")
+	p.wait(20 * time.Second) // it ends by itself
 }
 
 func settledAerc(a *attempt, program string) {
 	a.trusted(a.settings(program))
+	a.env = append(a.env, "EDITOR=true", "XDG_RUNTIME_DIR="+a.dir)
+	p := a.onTerminal(program)
+	p.dialog("latin1", ":quit\r")
+	p.wait(20 * time.Second)
+	p = a.onTerminal(program + " 'mailto:" + a.to + "?subject=text&body=by%20aerc'")
+	p.dialog("Send this", "y")
+	a.arrived("by aerc")
+	p.dialog("sent", ":quit\r")
+	p.wait(20 * time.Second)
 }
 
 func settledMbsync(a *attempt, program string) {
@@ -224,6 +251,10 @@ func settledOfflineimap(a *attempt, program string) {
 
 func settledGetmail(a *attempt, program string) {
 	a.mailFolder(a.settings(program))
+	// It refuses to deliver as root, which the tests may be.
+	dir := filepath.Dir(a.file("python/sitecustomize.py", []byte("import os\nos.geteuid = os.getegid = lambda: 1\n")))
+	a.env = append(slices.Clone(a.env), "PYTHONPATH="+dir)
+	a.undo = traced
 	a.fetched("Mail/Inbox", program)
 }
 
@@ -234,17 +265,30 @@ func settledFetchmail(a *attempt, program string) {
 	if !ok {
 		a.t.Fatalf("no command for cron: %s", steps)
 	}
-	a.made = ended
-	a.skip = "long lines"
+	a.undo, a.made, a.skip = traced, ended, "long lines"
 	a.fetched("Mail/Inbox", "sh", "-c", command+" --nosyslog --mda 'cat >"+a.folder+"/$$'")
 }
 
+// settledFdm names the file to fdm, which looks for it in the home that
+// /etc/passwd has. Started by root it fetches as another user, who has to be
+// able to read the certificate and to write what has been fetched.
 func settledFdm(a *attempt, program string) {
 	a.trusted(a.settings(program))
-	a.fetched("Mail/Inbox", program, "fetch")
+	if os.Geteuid() == 0 {
+		must(a.t, os.Chmod(filepath.Dir(a.dir), 0o755))
+		must(a.t, os.Chmod(a.dir, 0o777))
+		ca, err := os.ReadFile(a.ca)
+		must(a.t, err)
+		copied := a.file("ca.pem", ca)
+		must(a.t, os.Chmod(copied, 0o644))
+		a.env = append(a.env, "SSL_CERT_FILE="+copied)
+	}
+	a.undo = traced
+	a.fetched("Mail/Inbox", program, "-f", filepath.Join(a.dir, ".fdm.conf"), "fetch")
 }
 
 func settledMpop(a *attempt, program string) {
 	a.mailFolder(a.settings(program))
+	a.undo = traced
 	a.fetched("Mail/Inbox", program)
 }
