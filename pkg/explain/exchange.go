@@ -74,8 +74,10 @@ func noScope(scope string) Remedy {
 
 // Those that only one kind of token can have.
 var (
-	ofApplications = []Remedy{wrongObjectID, noFullAccess, noScopedRole, noRole("IMAP.AccessAsApp"), noRole("POP.AccessAsApp"), noRole("SMTP.SendAsApp")}
-	ofPeople       = []Remedy{ownRights, noScope("IMAP.AccessAsUser.All"), noScope("POP.AccessAsUser.All"), noScope("SMTP.Send")}
+	ofApplications = []Remedy{wrongObjectID, noFullAccess, noScopedRole, noRole("IMAP.AccessAsApp"), noRole("POP.AccessAsApp"), noRole("SMTP.SendAsApp"),
+		noMailRole, noMailPermission, accessPolicy, noLookUp}
+	ofPeople = []Remedy{ownRights, noScope("IMAP.AccessAsUser.All"), noScope("POP.AccessAsUser.All"), noScope("SMTP.Send"),
+		noScope("Mail.Send"), noScope("Mail.ReadBasic")}
 )
 
 // For leaves out what cannot be the cause: with a token of a person's, what
@@ -158,10 +160,12 @@ var exchange = []entry{
 	{kind: OfExchange, codes: []string{"SubmissionQuotaExceededException"}, says: []string{"submissionquotaexceeded"}, source: limits, seen: true, remedies: []Remedy{
 		{"the mailbox has sent to 10,000 recipients within a day",
 			"wait until tomorrow; send bulk mail by another way", You}}},
-	{kind: OfExchange, codes: []string{"5.2.2"}, says: []string{"5.2.2", "mailbox full"}, source: limits, seen: true, remedies: []Remedy{
-		{"the mailbox is full",
-			"delete something and empty the folder Deleted Items, or get more room: Set-Mailbox -Identity ADDRESS -ProhibitSendReceiveQuota 50GB", You}}},
+	{kind: OfExchange, codes: []string{"5.2.2"}, says: []string{"5.2.2", "mailbox full"}, source: limits, seen: true, remedies: []Remedy{fullMailbox}},
 }
+
+var fullMailbox = Remedy{
+	"the mailbox is full",
+	"delete something and empty the folder Deleted Items, or get more room: Set-Mailbox -Identity ADDRESS -ProhibitSendReceiveQuota 50GB", You}
 
 var notThisSender = []Remedy{
 	{"Exchange does not let this mailbox send with another address in From",

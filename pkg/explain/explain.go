@@ -98,7 +98,7 @@ func number(n int) string { return "AADSTS" + strconv.Itoa(n) }
 // table is every row, in the order in which replies are looked at.
 func table() iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		for _, part := range [][]entry{entra, oauth, graph, exchange, gateway, exits} {
+		for _, part := range [][]entry{entra, oauth, graph, graphMail, exchange, gateway, exits} {
 			for i := range part {
 				if !yield(&part[i]) {
 					return

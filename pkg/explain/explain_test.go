@@ -141,6 +141,13 @@ func TestFor(t *testing.T) {
 			t.Errorf("%s: the table was changed", reply)
 		}
 	}
+	x, _ := Graph("ErrorAccessDenied")
+	if person := x.For(true).Line(); strings.Contains(person, "Application Mail.") || !strings.Contains(person, "Mail.Send; then sign in again") {
+		t.Errorf("ErrorAccessDenied, for a person: %s", person)
+	}
+	if application := x.For(false).Line(); strings.Contains(application, "backing user") || !strings.Contains(application, `"Application Mail.Send" -App CLIENT_ID -CustomResourceScope SCOPE`) {
+		t.Errorf("ErrorAccessDenied, for an application: %s", application)
+	}
 	if x, _ := AADSTS(50011); x.For(true).Line() != x.Line() {
 		t.Error("what is no reply of Exchange's has changed")
 	}

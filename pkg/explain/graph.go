@@ -97,7 +97,7 @@ var graph = []entry{
 			{"the application is open to personal accounts, and such a one can have two client secrets only",
 				"use an application of this tenant alone: az ad app update --id CLIENT_ID --sign-in-audience AzureADMyOrg", Administrator}}},
 	{kind: OfGraph, codes: []string{"TooManyRequests", "429"}, source: graphThrottling,
-		says: []string{"toomanyrequests", "429 too many requests", "http 429", "status 429"},
+		says: []string{"toomanyrequests"}, weakly: []string{"429 too many requests", "http 429", "status 429"},
 		remedies: []Remedy{
 			{"Graph asks for a pause: too many requests of this application or tenant",
 				"try again later; nothing was changed by this call", Nobody}}},

@@ -78,7 +78,7 @@ func (c *Client) AddPassword(ctx context.Context, appID string, want NewPassword
 			return cred, text, nil
 		}
 		e, ok := errors.AsType[*Error](err)
-		if !ok || !e.ambiguous() {
+		if !ok || !e.Ambiguous() {
 			return fail(err)
 		}
 

@@ -136,10 +136,10 @@ func (c *Client) EnsureCertificate(ctx context.Context, appID string, der []byte
 		if ok {
 			e.Waited = b.waited
 		}
-		if !ok || ctx.Err() != nil || try >= spreadTries || !e.IsThrottled() && !e.ambiguous() && (!fresh || !e.notSpread()) {
+		if !ok || ctx.Err() != nil || try >= spreadTries || !e.IsThrottled() && !e.Ambiguous() && (!fresh || !e.notSpread()) {
 			return KeyCredential{}, false, err
 		}
-		lost = lost || e.ambiguous()
+		lost = lost || e.Ambiguous()
 		wait := max(e.RetryAfter, c.pause(try-1))
 		if b.allows(ctx, wait) {
 			c.progress("Microsoft Graph has not taken the certificate; trying again in %s", max(time.Second, wait.Round(time.Second)))

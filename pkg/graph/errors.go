@@ -142,10 +142,10 @@ func (e *Error) says(text string) bool {
 		slices.ContainsFunc(e.Details, func(d Detail) bool { return strings.Contains(strings.ToLower(d.Message), text) })
 }
 
-// ambiguous says that the request may have done its work although it failed:
+// Ambiguous says that the request may have done its work although it failed:
 // it left this machine, and no answer says that nothing was done. Every 4xx
 // says so, but 408, which proxies send for a server that fell silent.
-func (e *Error) ambiguous() bool {
+func (e *Error) Ambiguous() bool {
 	switch {
 	case e.Status == 0:
 		return e.sent

@@ -1,7 +1,7 @@
 // Package graph speaks to Microsoft Graph: it makes application registrations
 // with their service principals, permissions and certificates, adds and removes
-// their client secrets ("password credentials"), and reads what stands in the
-// way of mail.
+// their client secrets ("password credentials"), reads what stands in the way of
+// mail, and sends mail.
 //
 // What it guarantees:
 //
@@ -9,6 +9,8 @@
 //     looks an unanswered credential up by its name and start time and removes
 //     it before it tries once more; what could not be settled is named in an
 //     *AmbiguousError.
+//   - SendMIME sends a request once. Where its answer was lost, the error says so
+//     (Error.Ambiguous), and SentMessage tells what became of it.
 //   - What the Ensure methods find as it is wanted, they do not write; what
 //     administrators have added, they keep. Each may be called again after it was
 //     cut off at any point.

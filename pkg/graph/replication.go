@@ -69,10 +69,10 @@ func (c *Client) create(ctx context.Context, b *budget, fresh bool, post func() 
 			return true, nil
 		}
 		e, ok := errors.AsType[*Error](err)
-		if !ok || !e.IsConflict() && !e.ambiguous() || ctx.Err() != nil {
+		if !ok || !e.IsConflict() && !e.Ambiguous() || ctx.Err() != nil {
 			return false, err
 		}
-		lost = lost || e.ambiguous()
+		lost = lost || e.Ambiguous()
 		begin := time.Now()
 		there, lookErr := c.appears(ctx, look)
 		switch {

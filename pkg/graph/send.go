@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,7 @@ const (
 type request struct {
 	method, url string
 	body        []byte
+	mime        []byte // a message, which is sent in base64 as text/plain; nil: body is sent
 	prefer      string // the Prefer header (RFC 7240); empty: none
 	// once forbids to send the request again unless Graph says that it did
 	// nothing.
@@ -94,7 +96,7 @@ func (c *Client) send(ctx context.Context, b *budget, r request) (response, erro
 		if !ok {
 			return resp, err
 		}
-		lost = lost || e.ambiguous()
+		lost = lost || e.Ambiguous()
 		resp.lost = lost
 		e.Waited = b.waited
 
@@ -172,10 +174,14 @@ func (c *Client) sendOnce(ctx context.Context, r request) (resp response, err er
 	}
 
 	var trace connTrace
-	limit := cmp.Or(c.Timeout, 30*time.Second)
+	limit := cmp.Or(c.Timeout, 30*time.Second) + mimeTimeout(r.mime)
 	rctx, cancel := context.WithTimeoutCause(trace.watch(ctx), limit, fmt.Errorf("no answer within %s: %w", limit, context.DeadlineExceeded))
 	defer cancel()
-	req, err := http.NewRequestWithContext(rctx, r.method, r.url, bytes.NewReader(r.body))
+	var content io.Reader = bytes.NewReader(r.body)
+	if r.mime != nil {
+		content = &base64Reader{rest: r.mime} // without GetBody, so that nothing can send it again
+	}
+	req, err := http.NewRequestWithContext(rctx, r.method, r.url, content)
 	if err != nil {
 		e.Err = errors.New("not a URL")
 		return resp, e
@@ -184,13 +190,21 @@ func (c *Client) sendOnce(ctx context.Context, r request) (resp response, err er
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", cmp.Or(c.UserAgent, "o365pw"))
 	req.Header.Set("client-request-id", e.ClientRequestID)
-	if r.body != nil {
+	switch {
+	case r.mime != nil:
+		req.Header.Set("Content-Type", "text/plain")
+		req.ContentLength = int64(base64.StdEncoding.EncodedLen(len(r.mime)))
+	case r.body != nil:
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if r.prefer != "" {
 		req.Header.Set("Prefer", r.prefer)
 	}
 
+	if rctx.Err() != nil {
+		e.Err = ended(rctx)
+		return resp, e // surely not sent
+	}
 	answer, err := c.client().Do(req)
 	if err != nil {
 		e.sent = trace.maybeSent(err)
@@ -212,6 +226,8 @@ func (c *Client) sendOnce(ctx context.Context, r request) (resp response, err er
 	}
 	e.RequestID = clean(answer.Header.Get("request-id"))
 	switch {
+	case e.Status == http.StatusAccepted:
+		// That is all there is to know, whether or not the rest came.
 	case err != nil:
 		// As if nothing had come: the request may be repeated where that is
 		// safe.

@@ -71,8 +71,7 @@ const selectUser = "$select=id,displayName,userPrincipalName,mail,accountEnabled
 // token may not read it.
 // https://learn.microsoft.com/graph/api/user-get
 func (c *Client) User(ctx context.Context, address string) (User, error) {
-	name, domain, ok := strings.Cut(address, "@")
-	if !ok || name == "" || domain == "" || strings.ContainsFunc(address, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+	if !isAddress(address) {
 		return User{}, fmt.Errorf("%q is not an address", address)
 	}
 	b := c.budget()
@@ -99,6 +98,13 @@ func (c *Client) User(ctx context.Context, address string) (User, error) {
 		return User{}, fmt.Errorf("the address %s belongs to %d people", address, len(list))
 	}
 	return list[0], nil
+}
+
+// isAddress refuses what cannot be the name of a mailbox in a path.
+func isAddress(s string) bool {
+	name, domain, ok := strings.Cut(s, "@")
+	return ok && name != "" && domain != "" &&
+		!strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) })
 }
 
 func decodeUser(body []byte) (User, error) {

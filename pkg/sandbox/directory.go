@@ -138,7 +138,10 @@ func newDirectory(s *Server) (directory, error) {
 		return d, err
 	}
 	d.consent(d.mail, d.exchange, created, "IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send")
-	d.consent(d.mail, d.graph, created, "User.Read")
+	d.consent(d.mail, d.graph, created, append([]string{"User.Read"}, s.MailScopes...)...)
+	if err := d.assign(d.mail, d.graph, created, s.MailRoles...); err != nil {
+		return d, err
+	}
 	d.admin = app("o365pw automation")
 	if err := d.assign(d.admin, d.graph, created, s.AdminRoles...); err != nil {
 		return d, err
@@ -150,12 +153,15 @@ func newDirectory(s *Server) (directory, error) {
 	d.personal.fallbackPublic = true
 	d.personal.redirectURIs = []string{"http://localhost"}
 	d.consent(d.personal, d.exchange, created, "IMAP.AccessAsUser.All", "POP.AccessAsUser.All", "SMTP.Send")
-	d.consent(d.personal, d.graph, created, "User.Read")
+	d.consent(d.personal, d.graph, created, append([]string{"User.Read"}, s.MailScopes...)...)
 
 	d.mailApps = []*application{d.mail}
 	for n := range s.MoreMailApps {
 		more := app(fmt.Sprintf("o365pw mail %d", n+2))
 		if err := d.assign(more, d.exchange, created, "IMAP.AccessAsApp", "POP.AccessAsApp", "SMTP.SendAsApp"); err != nil {
+			return d, err
+		}
+		if err := d.assign(more, d.graph, created, s.MailRoles...); err != nil {
 			return d, err
 		}
 		d.mailApps = append(d.mailApps, more)

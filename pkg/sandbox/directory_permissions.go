@@ -180,6 +180,10 @@ b0afded3-3588-46d8-8b3d-9842eff778da AuditLog.Read.All
 8e8e4742-1d95-4f68-9d56-6ee75648c72a DelegatedPermissionGrant.ReadWrite.All
 7ab1d382-f21e-4acd-a863-ba3e13f7da61 Directory.Read.All
 19dbc75e-c2e2-444c-a770-ec69d8559fc7 Directory.ReadWrite.All
+810c84a8-4a9e-49e6-bf7d-12d183f40d01 Mail.Read
+6be147d2-ea4f-4b5a-a3fa-3eab6f3c140a Mail.ReadBasic
+693c5e45-0940-467d-9b8a-1022fb9d42ef Mail.ReadBasic.All
+b633e1c5-b582-4048-a93e-9f11b44c7e96 Mail.Send
 498476ce-e0fe-48b0-b801-37ba7e2685c6 Organization.Read.All
 246dd0d5-5bd0-4def-940b-0421030a5b68 Policy.Read.All
 be74164b-cff1-491c-8741-e671cb536e13 Policy.ReadWrite.ApplicationConfiguration
@@ -189,7 +193,11 @@ df021288-bdef-4463-88db-98f22de89214 User.Read.All`
 652390e4-393a-48de-9484-05f9b1212954 IMAP.AccessAsUser.All
 d7b7f2d9-0f45-4ea1-9d42-e50810c06991 POP.AccessAsUser.All
 258f6531-6087-4cc4-bb90-092c5fb3ed3f SMTP.Send
+570282fd-fa5c-430d-a7fd-fc8dc98a9dca Mail.Read
+7b9103a5-4610-446b-9670-80643382c1fa Mail.Read.Shared
+a4b8392a-d8d1-4954-a029-8e668a39a170 Mail.ReadBasic
 e383f46e-2787-4529-855e-0e479a3ffac0 Mail.Send
+a367ab51-6b49-43bf-a716-a1fb06d2a174 Mail.Send.Shared
 7427e0e9-2fba-42fe-b0c0-848c9e6a8182 offline_access
 37f7f235-527c-4136-accd-4a02d197296e openid
 14dad69e-099b-42c9-810b-d002981feec1 profile

@@ -29,10 +29,11 @@ type exchange struct {
 	conns    map[net.Conn]struct{}
 	sessions []*mailSession
 	sent     []Message
+	rates    map[*mailbox]*sendRate // of sendMail
 }
 
 func newExchange(s *Server) (*exchange, error) {
-	x := &exchange{s: s, conns: make(map[net.Conn]struct{})}
+	x := &exchange{s: s, conns: make(map[net.Conn]struct{}), rates: make(map[*mailbox]*sendRate)}
 	names := make(map[string]bool)
 	for _, m := range s.Mailboxes {
 		box, err := newMailbox(m, s.Now())
@@ -239,32 +240,13 @@ func (x *exchange) list() []Session {
 // expired says whether a session's token has expired.
 func (x *exchange) expired(sess *mailSession) bool { return !x.s.now().Before(sess.Expires) }
 
-// awaitExpiry returns true once the session's token has expired, or false once
-// stop is closed.
-func (x *exchange) awaitExpiry(sess *mailSession, stop <-chan struct{}) bool {
-	for {
-		x.s.mu.Lock()
-		left, moved := sess.Expires.Sub(x.s.nowLocked()), x.s.clockMove
-		x.s.mu.Unlock()
-		if left <= 0 {
-			return true
-		}
-		select {
-		case <-time.After(left):
-		case <-moved:
-		case <-stop:
-			return false
-		}
-	}
-}
-
 // whileSignedIn runs f, and end if the session's token expires before f is
 // done. end must make f return.
 func (x *exchange) whileSignedIn(sess *mailSession, end, f func()) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if x.awaitExpiry(sess, stop) {
+		if x.s.await(func(Faults) time.Time { return sess.Expires }, stop) {
 			end()
 		}
 	})

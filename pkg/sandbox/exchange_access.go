@@ -81,7 +81,7 @@ func (x *exchange) appAccess(config *exchangeConfig, t *accessToken, box *mailbo
 		return access{refused: "the mailbox is in no tenant"}
 	case p == nil:
 		return access{refused: "Exchange knows no service principal of these two ids"}
-	case !permitted && protocol == "SMTP" && config.assigned(p.sid, box):
+	case !permitted && protocol == "SMTP" && config.assigned(smtpRole, p.sid, box):
 		return access{as: p.sid}
 	case !permitted:
 		return access{refused: "the token lacks the permission"}

@@ -20,7 +20,7 @@ func newSID() sid { return sid(uuid.NewString()) }
 type exchangeConfig struct {
 	principals   []registeredPrincipal
 	scopes       []managementScope
-	assignments  []smtpAssignment
+	assignments  []exchangeAssignment
 	mailboxes    map[*mailbox]mailboxConfig
 	smtpDisabled bool // SmtpClientAuthenticationDisabled of the tenant
 }
@@ -38,16 +38,23 @@ type managementScope struct {
 	has  recipientFilter
 }
 
-// smtpAssignment gives a service principal the role smtpRole, for the
-// mailboxes of a scope ("": all).
-type smtpAssignment struct {
-	name, scope string
-	sid         sid
+// exchangeAssignment gives a service principal a role of RBAC for Applications,
+// for the mailboxes of a scope ("": all).
+type exchangeAssignment struct {
+	name, role, scope string
+	sid               sid
 }
 
-// smtpRole is the only role of RBAC for Applications that these protocols
-// know: IMAP and POP have none.
-const smtpRole = "Application SMTP.SendAsApp"
+// smtpRole is the only role of RBAC for Applications that the mail protocols
+// know: IMAP and POP have none. The others are for Graph, each with the name of
+// its permission after rolePrefix.
+const (
+	rolePrefix = "Application "
+	smtpRole   = rolePrefix + "SMTP.SendAsApp"
+)
+
+// applicationRoles are the roles that there are here.
+var applicationRoles = []string{smtpRole, rolePrefix + "Mail.Send", rolePrefix + "Mail.Read", rolePrefix + "Mail.ReadBasic"}
 
 // mailboxConfig is what is set up for a mailbox.
 type mailboxConfig struct {
@@ -160,11 +167,13 @@ func (c *exchangeConfig) scope(name string) *managementScope {
 }
 
 // inScope says whether an assignment holds for a mailbox.
-func (c *exchangeConfig) inScope(a smtpAssignment, box *mailbox) bool {
+func (c *exchangeConfig) inScope(a exchangeAssignment, box *mailbox) bool {
 	return a.scope == "" || c.scope(a.scope).has(box)
 }
 
-// assigned says whether RBAC lets a service principal send from a mailbox.
-func (c *exchangeConfig) assigned(id sid, box *mailbox) bool {
-	return slices.ContainsFunc(c.assignments, func(a smtpAssignment) bool { return a.sid == id && c.inScope(a, box) })
+// assigned says whether RBAC gives a service principal a role in a mailbox.
+func (c *exchangeConfig) assigned(role string, id sid, box *mailbox) bool {
+	return slices.ContainsFunc(c.assignments, func(a exchangeAssignment) bool {
+		return a.role == role && a.sid == id && c.inScope(a, box)
+	})
 }

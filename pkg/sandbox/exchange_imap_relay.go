@@ -46,7 +46,7 @@ func (x *exchange) relayIMAP(c *imapConn, sess *mailSession) {
 	if _, err := fromLibrary.ReadSlice('\n'); err == nil { // its PREAUTH greeting
 		wg.Go(func() { r.answers(fromLibrary) })
 		wg.Go(func() {
-			if x.awaitExpiry(sess, r.stop) {
+			if x.s.await(func(Faults) time.Time { return sess.Expires }, r.stop) {
 				c.bye(imapExpired)
 			}
 		})

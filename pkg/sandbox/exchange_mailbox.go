@@ -84,9 +84,14 @@ func (m *mailbox) deliver(folder string, message []byte, now time.Time, flags ..
 	return err
 }
 
-// withINBOX lets f use a mailbox's INBOX by a client of the IMAP library: its
-// messages cannot be reached in another way.
+// withINBOX is withFolder for the INBOX.
 func (x *exchange) withINBOX(box *mailbox, f func(*imapclient.Client, *imap.SelectData) error) error {
+	return x.withFolder(box, "INBOX", f)
+}
+
+// withFolder lets f use a folder of a mailbox by a client of the IMAP library:
+// its messages cannot be reached in another way.
+func (x *exchange) withFolder(box *mailbox, folder string, f func(*imapclient.Client, *imap.SelectData) error) error {
 	near, far := net.Pipe()
 	lib := &pipeConn{Conn: far, mailbox: box, ended: make(chan struct{})}
 	if !x.pipes.hand(lib) {
@@ -102,11 +107,11 @@ func (x *exchange) withINBOX(box *mailbox, f func(*imapclient.Client, *imap.Sele
 	if err := client.WaitGreeting(); err != nil {
 		return err
 	}
-	inbox, err := client.Select("INBOX", nil).Wait()
+	selected, err := client.Select(folder, nil).Wait()
 	if err != nil {
 		return err
 	}
-	return f(client, inbox)
+	return f(client, selected)
 }
 
 // unchanged says whether the library will give a message back byte for byte.

@@ -330,7 +330,7 @@ func (x *exchange) submit(box *mailbox, tx *smtpTransaction) (id string, err err
 		done = append(done, m)
 	}
 	x.mu.Lock()
-	x.sent = append(x.sent, Message{Mailbox: box.Address, From: tx.from, To: tx.to, Data: tx.data, Received: now})
+	x.sent = append(x.sent, Message{By: "smtp", Mailbox: box.Address, From: tx.from, To: tx.to, Data: tx.data, Received: now})
 	x.mu.Unlock()
 	return id, nil
 }
@@ -341,7 +341,7 @@ func (x *exchange) listSent() []Message {
 	list := make([]Message, len(x.sent))
 	for i, m := range x.sent {
 		list[i] = m
-		list[i].To, list[i].Data = slices.Clone(m.To), bytes.Clone(m.Data)
+		list[i].To, list[i].Data, list[i].Posted = slices.Clone(m.To), bytes.Clone(m.Data), bytes.Clone(m.Posted)
 	}
 	return list
 }

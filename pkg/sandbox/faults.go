@@ -40,6 +40,29 @@ type Faults struct {
 	LoseWriteNext int `json:"loseWriteNext"`
 	DropWriteNext int `json:"dropWriteNext"`
 	SkipWrites    int `json:"skipWrites"`
+	// SendErrorNext calls of sendMail get SendErrorStatus (0: 503), with Retry-After
+	// where RetryAfter is not 0; where SendErrorDone, after they were carried out.
+	SendErrorNext   int  `json:"sendErrorNext"`
+	SendErrorStatus int  `json:"sendErrorStatus"`
+	SendErrorDone   bool `json:"sendErrorDone"`
+	// SendLoseNext calls of sendMail are carried out and the connection is cut
+	// before the answer; SendDropNext calls are cut before they are carried out.
+	// SendStallNext calls are not carried out either, and get no answer for as
+	// long as the client waits.
+	SendLoseNext  int `json:"sendLoseNext"`
+	SendDropNext  int `json:"sendDropNext"`
+	SendStallNext int `json:"sendStallNext"`
+	// SendLate is how long Graph takes to answer a sendMail that it has carried
+	// out. Setting it to 0 lets the answers go that are held back.
+	SendLate time.Duration `json:"sendLate"`
+	// SendForbidden refuses every sendMail and every look into Sent Items, as an
+	// application access policy does (403 ErrorAccessDenied).
+	SendForbidden bool `json:"sendForbidden"`
+	// SentItemsDelay is the age at which the copy of what was sent by sendMail
+	// appears in Sent Items; setting it to 0 brings all. SentItemsDown answers
+	// every look into Sent Items by Graph with 503.
+	SentItemsDelay time.Duration `json:"sentItemsDelay"`
+	SentItemsDown  bool          `json:"sentItemsDown"`
 	// GraphDown cuts every connection to Graph.
 	GraphDown bool `json:"graphDown"`
 	// Forbidden answers every Graph call with 403 Authorization_RequestDenied.
@@ -172,6 +195,9 @@ type faultsJSON struct {
 	PolicyMaxCertificateLifetime duration `json:"policyMaxCertificateLifetime"`
 	AppReplicationDelay          duration `json:"appReplicationDelay"`
 	GrantDelay                   duration `json:"grantDelay"`
+
+	SendLate       duration `json:"sendLate"`
+	SentItemsDelay duration `json:"sentItemsDelay"`
 }
 
 // MarshalJSON writes every field, durations as text.
@@ -188,6 +214,9 @@ func (f Faults) MarshalJSON() ([]byte, error) {
 		PolicyMaxCertificateLifetime: duration(f.PolicyMaxCertificateLifetime),
 		AppReplicationDelay:          duration(f.AppReplicationDelay),
 		GrantDelay:                   duration(f.GrantDelay),
+
+		SendLate:       duration(f.SendLate),
+		SentItemsDelay: duration(f.SentItemsDelay),
 	})
 }
 
@@ -210,6 +239,8 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 	f.PolicyMaxCertificateLifetime = time.Duration(w.PolicyMaxCertificateLifetime)
 	f.AppReplicationDelay = time.Duration(w.AppReplicationDelay)
 	f.GrantDelay = time.Duration(w.GrantDelay)
+	f.SendLate = time.Duration(w.SendLate)
+	f.SentItemsDelay = time.Duration(w.SentItemsDelay)
 	return nil
 }
 
@@ -219,6 +250,7 @@ func (f *Faults) UnmarshalJSON(data []byte) error {
 func (s *Server) SetFaults(f func(*Faults)) {
 	s.mu.Lock()
 	f(&s.Faults)
+	s.wakeLocked()
 	down := s.Faults.ExchangeDown
 	s.mu.Unlock()
 	if down && s.exchange != nil {

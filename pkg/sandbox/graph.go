@@ -17,6 +17,7 @@ type graphState struct {
 	garbage  int
 	calls    int            // for Faults.ThrottleEvery
 	removals map[string]int // by key id
+	sending  map[string]int // sendMail in progress, by client id and address
 }
 
 // graphError is a refusal of Graph. Where details is not empty, it holds one
@@ -74,6 +75,8 @@ func (s *Server) serveGraph(w http.ResponseWriter, r *http.Request) {
 	a, refusal := s.graphAnswer(w, r)
 	switch {
 	case refusal != nil:
+		// An answer before the end of a large request could get lost.
+		io.Copy(io.Discard, io.LimitReader(r.Body, 8*maxMailRequest))
 		s.Log.Info("refused", "status", refusal.status, "code", refusal.code)
 		inner := map[string]any{"date": s.now().Format("2006-01-02T15:04:05"), "request-id": requestID}
 		if isGUID(clientRequestID) {
@@ -97,6 +100,7 @@ func (s *Server) serveGraph(w http.ResponseWriter, r *http.Request) {
 // call is a Graph request that has passed the checks common to all.
 type call struct {
 	s     *Server
+	w     http.ResponseWriter // for headers
 	r     *http.Request
 	token *accessToken
 	root  string // of the version, as in links
@@ -140,35 +144,42 @@ func (s *Server) graphAnswer(w http.ResponseWriter, r *http.Request) (*answer, *
 		return nil, &graphError{status: http.StatusMethodNotAllowed, code: "Request_BadRequest",
 			message: "Specified HTTP method is not allowed for the request target."}
 	}
-	c := &call{s: s, r: r, token: token, root: s.versionURL(r.URL.Path), path: path}
+	c := &call{s: s, w: w, r: r, token: token, root: s.versionURL(r.URL.Path), path: path}
 	if c.query, refusal = parseQuery(r.URL.RawQuery, op.options); refusal != nil {
 		return nil, refusal
+	}
+	if op.mail != nil {
+		return c.carryOutMail(op, args)
 	}
 	if c.body, refusal = readBody(r); refusal != nil {
 		return nil, refusal
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return c.carryOutLocked(op, args)
+	lose := c.spoilLocked()
+	a, refusal := op.serve(c, args)
+	lose(refusal)
+	return a, refusal
 }
 
-// carryOutLocked carries a request out, or loses it where a fault says so.
-func (c *call) carryOutLocked(op operation, args []string) (*answer, *graphError) {
+// spoilLocked loses a request where a fault says so, and gives what loses its
+// answer, or does not, with Server.mu held too.
+func (c *call) spoilLocked() (lose func(refusal *graphError)) {
 	f := &c.s.Faults
 	spoil := c.r.Method != http.MethodGet && (f.LoseWriteNext > 0 || f.DropWriteNext > 0)
 	skip := spoil && f.SkipWrites > 0
 	if spoil && !skip && takeOne(&f.DropWriteNext) {
 		cut()
 	}
-	a, refusal := op.serve(c, args)
-	switch {
-	case refusal != nil:
-	case skip:
-		f.SkipWrites--
-	case spoil && takeOne(&f.LoseWriteNext):
-		cut()
+	return func(refusal *graphError) {
+		switch {
+		case refusal != nil:
+		case skip:
+			f.SkipWrites--
+		case spoil && takeOne(&f.LoseWriteNext):
+			cut()
+		}
 	}
-	return a, refusal
 }
 
 // graphToken checks the bearer token (RFC 6750).

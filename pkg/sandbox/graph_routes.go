@@ -11,10 +11,12 @@ import (
 type graphHandler func(c *call, args []string) (*answer, *graphError)
 
 // operation is what a method does at an endpoint, and the query options that
-// it takes.
+// it takes. Where it is about mail, mail serves it, without Server.mu, and reads
+// the body itself.
 type operation struct {
 	serve   graphHandler
 	options []string
+	mail    graphHandler
 }
 
 // endpoint is a path of Graph.
@@ -38,10 +40,10 @@ func at(path string, operations map[string]operation) endpoint {
 }
 
 // get, list and write are operations with the query options they usually have.
-func get(h graphHandler) operation { return operation{h, []string{"$select"}} }
+func get(h graphHandler) operation { return operation{serve: h, options: []string{"$select"}} }
 
 func list(h graphHandler, more ...string) operation {
-	return operation{h, append([]string{"$select", "$top", "$skiptoken"}, more...)}
+	return operation{serve: h, options: append([]string{"$select", "$top", "$skiptoken"}, more...)}
 }
 
 func write(h graphHandler) operation { return operation{serve: h} }
@@ -102,6 +104,10 @@ var endpoints = []endpoint{
 	}),
 	at(`users`, map[string]operation{http.MethodGet: list((*call).listUsers, "$filter")}),
 	at(`users/([^/()]+)`, map[string]operation{http.MethodGet: get((*call).getUser)}),
+	at(`users/([^/()]+)/sendMail`, map[string]operation{http.MethodPost: {mail: (*call).sendMail}}),
+	at(`users/([^/()]+)/mailFolders/sentitems/messages`, map[string]operation{
+		http.MethodGet: {mail: (*call).findSent, options: []string{"$filter", "$select", "$top"}},
+	}),
 	at(`me`, map[string]operation{http.MethodGet: get((*call).me)}),
 	at(`organization`, map[string]operation{http.MethodGet: get((*call).organization)}),
 	at(`policies/defaultAppManagementPolicy`, map[string]operation{http.MethodGet: write((*call).defaultPolicy)}),
@@ -110,7 +116,7 @@ var endpoints = []endpoint{
 // betaEndpoints are all that it has of beta.
 var betaEndpoints = []endpoint{
 	at(`reports/appCredentialSignInActivities`, map[string]operation{
-		http.MethodGet: {(*call).listCredentialUse, []string{"$top", "$filter", "$skiptoken"}},
+		http.MethodGet: {serve: (*call).listCredentialUse, options: []string{"$top", "$filter", "$skiptoken"}},
 	}),
 }
 

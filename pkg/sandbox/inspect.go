@@ -135,16 +135,20 @@ func (s *Server) Sessions() []Session {
 	return s.exchange.list()
 }
 
-// Message is a message that was submitted by SMTP and accepted.
+// Message is a message that was submitted and accepted.
 type Message struct {
+	// By is "smtp", or "graph" for sendMail.
+	By string
 	// Mailbox is who had signed in: the message is in its Sent Items.
 	Mailbox string
 	// From and To are the envelope, as it was said: the address of MAIL, and
-	// those of RCPT in order.
+	// those of RCPT in order. For sendMail they are those of the header's fields
+	// From, and To, Cc and Bcc, each once.
 	From string
 	To   []string
-	// Data is the message byte for byte, without the dots of SMTP.
-	Data []byte
+	// Data is the message byte for byte, without the dots of SMTP, or without
+	// Bcc where it came by sendMail. Posted is what sendMail was given.
+	Data, Posted []byte
 	// Received is the sandbox's time at which it was accepted.
 	Received time.Time
 }

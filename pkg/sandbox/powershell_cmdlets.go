@@ -80,7 +80,7 @@ var cmdlets = func() map[string]cmdlet {
 			{name: "Name", required: true}, {name: "RecipientRestrictionFilter", required: true}, confirm,
 		}, newManagementScope},
 		{"New-ManagementRoleAssignment", []psParam{
-			{name: "Name"}, {name: "Role", required: true, oneOf: []string{smtpRole}}, {name: "App", required: true},
+			{name: "Name"}, {name: "Role", required: true, oneOf: applicationRoles}, {name: "App", required: true},
 			{name: "CustomResourceScope"}, confirm,
 		}, newManagementRoleAssignment},
 		{"Test-ServicePrincipalAuthorization", []psParam{identity, {name: "Resource"}}, testServicePrincipal},
@@ -211,7 +211,7 @@ func removeServicePrincipal(r *psRun, a psArgs) ([]psRow, error) {
 		}
 		id := p.sid
 		c.principals = slices.DeleteFunc(c.principals, func(p registeredPrincipal) bool { return p.sid == id })
-		c.assignments = slices.DeleteFunc(c.assignments, func(a smtpAssignment) bool { return a.sid == id })
+		c.assignments = slices.DeleteFunc(c.assignments, func(a exchangeAssignment) bool { return a.sid == id })
 		return nil
 	})
 }

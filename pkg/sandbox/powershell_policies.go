@@ -3,6 +3,7 @@ package sandbox
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 func newManagementScope(r *psRun, a psArgs) ([]psRow, error) {
@@ -28,7 +29,7 @@ func newManagementRoleAssignment(r *psRun, a psArgs) ([]psRow, error) {
 	if err := confirmed(a, false); err != nil {
 		return nil, err
 	}
-	as := smtpAssignment{name: a.text("Name")}
+	as := exchangeAssignment{name: a.text("Name"), role: a.text("Role")}
 	var p registeredPrincipal
 	err := r.x.change(func(c *exchangeConfig) error {
 		found, err := findPrincipal(c, a.text("App"), true)
@@ -45,13 +46,13 @@ func newManagementRoleAssignment(r *psRun, a psArgs) ([]psRow, error) {
 			as.scope = s.name
 		}
 		taken := func(name string) bool {
-			return slices.ContainsFunc(c.assignments, func(o smtpAssignment) bool { return sameFold(o.name, name) })
+			return slices.ContainsFunc(c.assignments, func(o exchangeAssignment) bool { return sameFold(o.name, name) })
 		}
 		if as.name != "" && taken(as.name) {
 			return refusef("The management role assignment '%s' already exists.", printable(as.name))
 		}
 		if as.name == "" { // Exchange makes one up
-			base := smtpRole + "-" + p.objectID
+			base := as.role + "-" + p.objectID
 			as.name = base
 			for n := 1; taken(as.name); n++ {
 				as.name = fmt.Sprintf("%s-%d", base, n)
@@ -60,7 +61,7 @@ func newManagementRoleAssignment(r *psRun, a psArgs) ([]psRow, error) {
 		c.assignments = append(c.assignments, as)
 		return nil
 	})
-	return []psRow{{{"Name", as.name}, {"Role", smtpRole}, {"App", p.objectID}, {"CustomResourceScope", as.scope}, {"Identity", as.name}}}, err
+	return []psRow{{{"Name", as.name}, {"Role", as.role}, {"App", p.objectID}, {"CustomResourceScope", as.scope}, {"Identity", as.name}}}, err
 }
 
 // testServicePrincipal tells of RBAC alone, as the real one, and of what is
@@ -90,7 +91,7 @@ func testServicePrincipal(r *psRun, a psArgs) ([]psRow, error) {
 			in = psTruth(c.inScope(as, box))
 		}
 		rows = append(rows, psRow{
-			{"RoleName", smtpRole}, {"GrantedPermissions", "SMTP.SendAsApp"},
+			{"RoleName", as.role}, {"GrantedPermissions", strings.TrimPrefix(as.role, rolePrefix)},
 			{"AllowedResourceScope", scope}, {"ScopeType", kind}, {"InScope", in},
 		})
 	}

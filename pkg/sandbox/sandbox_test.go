@@ -287,7 +287,8 @@ func TestFaultsJSONKeepsEverything(t *testing.T) {
 		PolicyUnreadable: true, EntraDown: true, EntraStatus: 500, EntraPlain: true, EntraGarbage: true,
 		ConditionalAccess: true, NoServicePrincipal: true, AppDisabled: true, RevokeRefreshTokens: true,
 		ExchangeDown: true, ExchangeStall: true, ExchangeStallAuth: true, ExchangeThrottled: true, ExchangeNotConnected: true, SessionLife: 4,
-		ExchangePropagation: 5, SMTPAuthDisabled: true, SMTPConcurrent: true, SMTPStallData: true,
+		SendErrorNext: 1, SendErrorStatus: 429, SendErrorDone: true, SendLoseNext: 2, SendDropNext: 3, SendStallNext: 4, SendLate: 5,
+		SendForbidden: true, SentItemsDelay: 6, SentItemsDown: true, ExchangePropagation: 5, SMTPAuthDisabled: true, SMTPConcurrent: true, SMTPStallData: true,
 	}
 	b, err := json.Marshal(f)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Package sandbox is a small Microsoft 365 in one process: Entra (token
 // endpoint, sign-in and device pages, for an organisation and for personal
 // accounts), Microsoft Graph (applications with their credentials, service
-// principals and permissions; people), and an Exchange Online with IMAP, POP3 and SMTP
+// principals and permissions; people; mail that is sent), and an Exchange Online with IMAP, POP3 and SMTP
 // submission, which its administrators set up by PowerShell.
 //
 // It is for tests, demonstrations, and people who build on this project. It
@@ -114,6 +114,13 @@ type Server struct {
 	// with Application.Read.All (grant roles), and
 	// DelegatedPermissionGrant.ReadWrite.All (consent for people).
 	AdminRoles []string
+	// MailRoles are the Graph application permissions of the mail application and
+	// those like it (nil: none), MailScopes the delegated ones beside User.Read that
+	// were consented to for it and for that of PersonalClientID. To send by Graph
+	// takes Mail.Send, to look in Sent Items Mail.ReadBasic or Mail.Read. See also
+	// [Server.PowerShell], whose roles "Application Mail.Send" and so on do for some
+	// mailboxes what the application permissions do for all.
+	MailRoles, MailScopes []string
 	// OIDCSubject is the subject of the tokens that GitHubOIDC gives (empty:
 	// "repo:contoso/mail:ref:refs/heads/main").
 	OIDCSubject string
@@ -134,7 +141,7 @@ type Server struct {
 
 	mu        sync.Mutex // guards Faults and all below
 	offset    time.Duration
-	clockMove chan struct{} // closed and replaced when offset changes
+	clockMove chan struct{} // closed and replaced when offset or Faults change
 	dir       directory
 	entra     entraState
 	graph     graphState
@@ -255,7 +262,7 @@ func (s *Server) prepare() error {
 	s.closing = make(chan struct{})
 	s.clockMove = make(chan struct{})
 	s.entra = newEntraState()
-	s.graph.pages, s.graph.removals = make(map[string]page), make(map[string]int)
+	s.graph.pages, s.graph.removals, s.graph.sending = make(map[string]page), make(map[string]int), make(map[string]int)
 
 	var err error
 	if s.idKey, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -352,10 +359,54 @@ func (s *Server) FastForward(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.offset += d
+	s.wakeLocked()
+}
+
+// wakeLocked lets those look again who wait for a time.
+func (s *Server) wakeLocked() {
 	if s.clockMove != nil {
 		close(s.clockMove)
 		s.clockMove = make(chan struct{})
 	}
+}
+
+// await waits until a time has come by the sandbox's clock, which may depend on
+// the faults in force, and says true; or false where stop comes before, or the
+// sandbox is closed.
+func (s *Server) await(due func(Faults) time.Time, stop <-chan struct{}) bool {
+	for {
+		s.mu.Lock()
+		left, moved := due(s.Faults).Sub(s.nowLocked()), s.clockMove
+		s.mu.Unlock()
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-time.After(left):
+		case <-moved:
+		case <-stop:
+			return false
+		case <-s.closing:
+			return false
+		}
+	}
+}
+
+// after does f once a time has come, as await has it: before it returns where
+// that is now.
+func (s *Server) after(due func(Faults) time.Time, f func()) {
+	s.mu.Lock()
+	now := !s.nowLocked().Before(due(s.Faults))
+	s.mu.Unlock()
+	if now {
+		f()
+		return
+	}
+	s.wg.Go(func() {
+		if s.await(due, nil) {
+			f()
+		}
+	})
 }
 
 // tlsConfig is what Exchange serves with.
