@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/o365pw/o365pw/pkg/clientconfig"
 )
 
 // mention is a command line in a page: up to what the shell would take for
@@ -70,6 +72,32 @@ func TestReadmeNamesEveryCommand(t *testing.T) {
 		if c.Name() != "help" && !c.IsAdditionalHelpTopicCommand() && !regexp.MustCompile("(?m)^\\|[^|]*`"+c.Name()+"`").MatchString(table) {
 			t.Errorf("README.md does not name %s among the commands", c.Name())
 		}
+	}
+}
+
+// TestDocsNameWhatIsCheckedByFormatAlone holds the list in docs/mail-clients.md to
+// the clients that no test runs.
+func TestDocsNameWhatIsCheckedByFormatAlone(t *testing.T) {
+	b, err := os.ReadFile("../../docs/mail-clients.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, ok := strings.Cut(string(b), "only held to their published format:")
+	list, _, ok2 := strings.Cut(list, ".\n")
+	if !ok || !ok2 {
+		t.Fatal("docs/mail-clients.md has no such list")
+	}
+	var want, got []string
+	for _, c := range clientconfig.Clients() {
+		if c.Checked == clientconfig.ByFormat {
+			want = append(want, c.Name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(list, -1) {
+		got = append(got, m[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/mail-clients.md has %q as checked by format alone, and the table %q", got, want)
 	}
 }
 

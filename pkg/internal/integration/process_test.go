@@ -126,10 +126,10 @@ func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
 
 // packages are Debian's names for what the tests run.
 var packages = map[string]string{
-	"alpine": "alpine", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
+	"aerc": "aerc", "alpine": "alpine", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
 	"fdm": "fdm", "fetchmail": "fetchmail", "fish": "fish", "getmail": "getmail6",
 	"git": "git-email libauthen-sasl-perl libmailtools-perl libnet-smtp-ssl-perl", "gnome-keyring-daemon": "gnome-keyring",
-	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
+	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "mpop": "mpop", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "thunderbird": "thunderbird", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
