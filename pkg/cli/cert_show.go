@@ -204,45 +204,46 @@ func (a *app) printCertShow(v certShowJSON, file string) error {
 		}
 		return nil
 	}
-	titles := map[string]string{roleServer: "The certificate that mail programs see", roleIntermediate: "Sent along with it", roleAuthority: "The authority that signs it", roleNext: "The authority that is to take over"}
 	var b strings.Builder
-	line := func(label, value string) {
-		if value != "" {
-			fmt.Fprintf(&b, "  %-10s %s\n", label, printable(value))
-		}
-	}
 	for i, c := range v.Certificates {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s\n", a.paint(bold, titles[c.Role]))
-		line("Subject", c.Subject)
-		if c.Issuer != c.Subject {
-			line("Issuer", c.Issuer)
-		}
-		line("Names", strings.Join(c.Names, ", "))
-		line("SHA-256", c.SHA256)
-		line("SHA-1", c.SHA1)
-		end := c.Expires.Local().Format("2 January 2006") + " (" + relative(*c.Expires, a.Now()) + ")"
-		if c.Expires.Sub(a.Now()) < certificateSoon {
-			end = a.paint(yellow, end)
-		}
-		fmt.Fprintf(&b, "  %-10s %s\n", "Good until", end)
-		if c.TakesOver != nil {
-			line("Takes over", c.TakesOver.Local().Format("2 January 2006")+" ("+relative(*c.TakesOver, a.Now())+"); at once: o365pw cert renew --now")
-		}
-		line("File", c.File)
-		line("Shown by", strings.Join(c.UsedBy, ", "))
-		if c.Role == roleAuthority || c.Role == roleNext {
-			trusted := strings.Join(c.TrustedBy, ", ")
-			if trusted == "" {
-				trusted = "no store of this machine; to change that: o365pw cert install"
+		b.WriteString(a.paint(bold, certificateTitles[c.Role]) + "\n")
+		for _, row := range a.certificateRows(c) {
+			if row[1] != "" {
+				fmt.Fprintf(&b, "  %-10s %s\n", row[0], printable(row[1]))
 			}
-			line("Trusted by", trusted)
 		}
 	}
 	if len(v.Certificates) == 0 {
 		a.note("there is no certificate yet; the gateway makes an authority when it starts, and \"o365pw cert export\" when it is run: %s", file)
 	}
 	return a.print([]byte(b.String()))
+}
+
+var certificateTitles = map[string]string{roleServer: "The certificate that mail programs see", roleIntermediate: "Sent along with it", roleAuthority: "The authority that signs it", roleNext: "The authority that is to take over"}
+
+// certificateRows are what people read of a certificate: labels and values, of
+// which the empty ones are left out.
+func (a *app) certificateRows(c certificateJSON) [][2]string {
+	issuer, over, trusted := c.Issuer, "", strings.Join(c.TrustedBy, ", ")
+	if issuer == c.Subject {
+		issuer = ""
+	}
+	if c.TakesOver != nil {
+		over = a.day(*c.TakesOver) + "; at once: o365pw cert renew --now"
+	}
+	if trusted == "" && (c.Role == roleAuthority || c.Role == roleNext) {
+		trusted = "no store of this machine; to change that: o365pw cert install"
+	}
+	return [][2]string{
+		{"Subject", c.Subject}, {"Issuer", issuer}, {"Names", strings.Join(c.Names, ", ")}, {"SHA-256", c.SHA256}, {"SHA-1", c.SHA1},
+		{"Good until", a.day(*c.Expires)}, {"Takes over", over}, {"File", c.File}, {"Shown by", strings.Join(c.UsedBy, ", ")}, {"Trusted by", trusted},
+	}
+}
+
+// day is a time for people who plan by days.
+func (a *app) day(t time.Time) string {
+	return t.Local().Format("2 January 2006") + " (" + relative(t, a.Now()) + ")"
 }

@@ -76,7 +76,8 @@ Each protocol has one port, which takes TLS, STARTTLS and, from this machine
 only, clear text. The certificate is made by a local authority whose file it
 names; mail programs that use TLS must trust it.
 
-A reload (SIGHUP) reads configuration and certificate again; sessions go on.
+A reload (SIGHUP) reads configuration and certificate again; sessions go on. A
+certificate of your own whose files change is taken up by itself.
 SIGTERM, Ctrl-C or "o365pw serve --stop" let messages that are under way arrive,
 end the sessions and then the gateway. --stop waits for that.
 

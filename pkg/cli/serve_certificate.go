@@ -80,8 +80,9 @@ func (g *gatewayRun) ownCertificate(ctx context.Context, settings config.Gateway
 	if err != nil {
 		return &config.Error{Key: "gateway.tls_cert", Problem: err.Error(), Hint: "name PEM files of a certificate and its key in tls_cert and tls_key, or leave both empty", Err: err}
 	}
-	g.legacyRSA.Store(nil)
-	if _, isRSA := own.PrivateKey.(*rsa.PrivateKey); len(settings.Legacy) > 0 && !isRSA {
+	if _, isRSA := own.PrivateKey.(*rsa.PrivateKey); isRSA || len(settings.Legacy) == 0 {
+		g.legacyRSA.Store(nil)
+	} else {
 		ca, err := g.authority(keychain).open(ctx)
 		if err != nil {
 			return fmt.Errorf("the certificate for old devices: %w", err)

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"crypto/tls"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -15,16 +14,19 @@ import (
 // word at each start, in the log as well as for whoever starts the gateway.
 func (g *gatewayRun) listenLegacy(settings config.Gateway) error {
 	g.legacy = map[gateway.Protocol]net.Listener{}
-	for _, p := range slices.Sorted(maps.Keys(settings.Legacy)) {
-		addr := settings.Legacy[p]
+	for _, p := range gateway.Protocols() {
+		addr := settings.Legacy[string(p)]
+		if addr == "" {
+			continue
+		}
 		ln, err := net.Listen(networkOf(addr), addr)
 		if err != nil {
-			return newListenError("legacy "+p, addr, err)
+			return newListenError("legacy "+string(p), addr, err)
 		}
-		g.legacy[gateway.Protocol(p)] = ln
+		g.legacy[p] = ln
 		host, _, _ := net.SplitHostPort(addr)
 		g.names = append(g.names, listenNames(host)...)
-		g.log.Warn("old TLS (1.0 and 1.1) is spoken, which those who are in between can read: only for devices that know no other", "protocol", p, "address", ln.Addr().String())
+		g.log.Warn("old TLS (1.0 and 1.1) is spoken, which those who are in between can read: only for devices that know no other", "protocol", string(p), "address", ln.Addr().String())
 		g.a.tell("%s with old TLS on %s: only for devices that know no other; whoever is in between can read passwords and mail", p, ln.Addr())
 	}
 	slices.Sort(g.names)
@@ -48,8 +50,10 @@ func (g *gatewayRun) legacyTLS() *tls.Config {
 // oldTLS lists the addresses with old TLS for people; empty: there are none.
 func oldTLS(st *gateway.Status) string {
 	var all []string
-	for _, p := range slices.Sorted(maps.Keys(st.Legacy)) {
-		all = append(all, string(p)+" on "+st.Legacy[p])
+	for _, p := range gateway.Protocols() {
+		if addr := st.Legacy[p]; addr != "" {
+			all = append(all, string(p)+" on "+addr)
+		}
 	}
 	return strings.Join(all, ", ")
 }

@@ -132,6 +132,10 @@ For completion install:
                         the same for bash alone
   ZDOTDIR               folder of .zshrc (default: the home)
 
+For cert install:
+
+  SystemRoot            on Windows: System32\certutil.exe is there
+
 Hooks, browsers and other programs that are started get none of the variables
 that hold secrets.`
 

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"net"
 	"net/netip"
-	"strings"
 )
 
 // Legacy are listeners of their own for devices whose TLS is older than 1.2,
@@ -17,17 +16,23 @@ type Legacy struct {
 	TLS       *tls.Config // as of [LegacyTLS]
 }
 
-// LegacyTLS is a TLS configuration that speaks all versions from 1.0 on, with
-// every cipher suite that crypto/tls has but RC4 (RFC 7465). SSL 3.0 it does not
-// have at all.
+// oldSuites are the cipher suites of TLS 1.2 and older, but for RC4 (RFC 7465).
+var oldSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA, tls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256,
+	tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_CBC_SHA256,
+	tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA,
+	tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
+}
+
+// LegacyTLS is a TLS configuration that speaks all versions from 1.0 on. SSL 3.0
+// is nothing that crypto/tls has.
 func LegacyTLS(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
-	var suites []uint16
-	for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
-		if !strings.Contains(s.Name, "RC4") {
-			suites = append(suites, s.ID)
-		}
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS10, CipherSuites: suites, GetCertificate: certificate}
+	return &tls.Config{MinVersion: tls.VersionTLS10, CipherSuites: oldSuites, GetCertificate: certificate}
 }
 
 // privateNetwork tells whether an address cannot be of the Internet.

@@ -187,9 +187,11 @@ func (s *Server) begin(listeners map[Protocol]net.Listener) error {
 	if len(listeners) == 0 {
 		return errors.New("gateway: nothing to listen on")
 	}
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(listeners)), slices.Collect(maps.Keys(s.Legacy.Listeners))) {
-		if _, ok := protocols[name]; !ok {
-			return fmt.Errorf("gateway: protocol %q is not served", name)
+	for _, set := range []map[Protocol]net.Listener{listeners, s.Legacy.Listeners} {
+		for name := range set {
+			if _, ok := protocols[name]; !ok {
+				return fmt.Errorf("gateway: protocol %q is not served", name)
+			}
 		}
 	}
 	if len(s.Legacy.Listeners) > 0 && s.Legacy.TLS == nil {
