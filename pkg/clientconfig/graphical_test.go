@@ -191,8 +191,9 @@ func screen(t *testing.T, drawn []byte, background color.Gray) image.Image {
 		img.Pix[i] = background.Y
 	}
 	for y, line := range lines {
-		cells, ok := strings.CutPrefix(line, set)
-		if cells, ok = strings.CutSuffix(cells, reset); !ok {
+		cells, begun := strings.CutPrefix(line, set)
+		cells, ended := strings.CutSuffix(cells, reset)
+		if !begun || !ended {
 			t.Fatalf("line %q", line)
 		}
 		for x, r := range []rune(cells) {
