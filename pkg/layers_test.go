@@ -18,7 +18,7 @@ var layers = []map[string]bool{
 	{"pkg/secret": true, "pkg/audit": true, "pkg/explain": true, "pkg/clientconfig": true, "pkg/sendmail": true},
 	{"pkg/xoauth2": true},
 	{"pkg/config": true, "pkg/entra": true, "pkg/graph": true},
-	{"pkg/apppassword": true, "pkg/gateway": true, "pkg/sandbox": true},
+	{"pkg/apppassword": true, "pkg/autoconfig": true, "pkg/gateway": true, "pkg/sandbox": true},
 	{"pkg/cli": true},
 	{"cmd/o365pw": true, "cmd/soak": true, "cmd/gendocs": true},
 }

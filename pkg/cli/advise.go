@@ -151,8 +151,8 @@ func advise(err error) advice {
 		if strings.HasPrefix(e.what, "legacy ") {
 			return advice{failed, "another program has the address, or this machine does not; choose another in [gateway.legacy] of the configuration, or leave it out"}
 		}
-		if e.what == "metrics" {
-			return advice{failed, "another program has the address, or this machine does not; choose another for metrics in [gateway] of the configuration, or leave it out"}
+		if e.what == "metrics" || e.what == "autoconfig" {
+			return advice{failed, "another program has the address, or this machine does not; choose another for " + e.what + " in [gateway] of the configuration, or leave it out"}
 		}
 		return advice{failed, "another program has the address, or this machine does not; choose one in [gateway] of the configuration, or with --imap, --pop3, --smtp; off leaves one out: o365pw serve --pop3 off"}
 	}

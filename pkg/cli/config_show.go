@@ -161,9 +161,12 @@ func (s *settings) cloud(c config.Cloud) {
 func (s *settings) gateway(g config.Gateway) {
 	revalidate := fmt.Sprintf("%ds", g.Revalidate/time.Second)
 	for _, k := range []struct{ key, value string }{
-		{"imap", g.IMAP}, {"pop3", g.POP3}, {"smtp", g.SMTP}, {"metrics", g.Metrics}, {"tls_cert", g.TLSCert}, {"tls_key", g.TLSKey}, {"revalidate", revalidate},
+		{"imap", g.IMAP}, {"pop3", g.POP3}, {"smtp", g.SMTP}, {"metrics", g.Metrics}, {"autoconfig", g.Autoconfig}, {"tls_cert", g.TLSCert}, {"tls_key", g.TLSKey}, {"revalidate", revalidate},
 	} {
 		s.add("", k.value, "gateway", k.key)
+	}
+	if len(g.AutoconfigDomains) > 0 {
+		s.add("", g.AutoconfigDomains, "gateway", "autoconfig_domains")
 	}
 	for _, p := range slices.Sorted(maps.Keys(g.Legacy)) {
 		s.add("", g.Legacy[p], "gateway", "legacy", p)

@@ -83,6 +83,15 @@ func (d *doctor) runningGateway(ctx context.Context) result {
 	if list := oldTLS(&st); list != "" {
 		warn("old TLS (1.0 and 1.1) is spoken: "+list, yours("whoever is in between can read passwords and mail", "take out of [gateway.legacy] what no device needs any more"))
 	}
+	if st.Autoconfig != "" {
+		conn, err := dialQuickly(ctx, "tcp", dialable(st.Autoconfig))
+		if err != nil {
+			warn(fmt.Sprintf("it says that it tells mail programs their settings on %s, and nothing answers there: %v", st.Autoconfig, err), yours("a firewall of this machine", "o365pw serve --stop", "o365pw serve"))
+		} else {
+			_ = conn.Close()
+			r.detail += ", settings for mail programs on " + st.Autoconfig
+		}
+	}
 	if st.Metrics != "" && !loopback(st.Metrics) {
 		warn("its metrics are open to other machines without TLS, on "+st.Metrics, yours("", "set metrics = \"127.0.0.1:9465\" in [gateway]"))
 	}

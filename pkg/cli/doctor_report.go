@@ -139,7 +139,7 @@ func (d *doctor) masker(kept []string) *masker {
 			m.host(via.Hostname())
 		}
 	}
-	listening := []string{d.session.gateway.IMAP, d.session.gateway.POP3, d.session.gateway.SMTP, d.session.gateway.Metrics}
+	listening := []string{d.session.gateway.IMAP, d.session.gateway.POP3, d.session.gateway.SMTP, d.session.gateway.Metrics, d.session.gateway.Autoconfig}
 	if d.gateway != nil {
 		for _, addr := range d.gateway.Listeners {
 			listening = append(listening, addr)

@@ -43,6 +43,7 @@ func (a *app) flagValues() map[string]flagValue {
 		"client-id":       {"guid", a.completeOfProfiles(func(p config.Profile) string { return p.ClientID })},
 		"cloud":           {"name", a.completeClouds},
 		"config":          {"file", completeFiles},
+		"dns":             {"domain", completeNothing},
 		"dir":             {"folder", completeFolders},
 		"event":           {"events", listOf(eventNames()...)},
 		"expires":         {"when", a.completeTime(1, "30d", "90d", "180d", "1y")},

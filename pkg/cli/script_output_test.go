@@ -34,7 +34,7 @@ func checked(ctx context.Context, env cli.Env) int {
 	}
 	var stdout, stderr bytes.Buffer
 	columns := documentedColumns(docs, command, format)
-	if format == "" && (slices.Contains(env.Args, "--recipient") || slices.Contains(env.Args, "--for")) { // one word, for $(…); a mail program's file
+	if format == "" && slices.ContainsFunc(env.Args, func(a string) bool { return a == "--recipient" || a == "--for" || a == "--dns" }) { // one word, for $(…); a mail program's file; a zone's lines
 		columns = nil
 	}
 	if format == "json" || format == "yaml" || columns != nil && !term.IsTerminal(int(os.Stdout.Fd())) {

@@ -5,6 +5,8 @@ package cli_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -140,6 +142,11 @@ func setupScript(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
+	page, err := freePort()
+	if err != nil {
+		return err
+	}
+	e.Setenv("AUTOCONFIG", fmt.Sprint(page))               // the same; its port
 	e.Setenv("METRICS", fmt.Sprintf("127.0.0.1:%d", port)) // for scripts that configure them
 	ca := filepath.Join(e.WorkDir, "sandbox-ca.pem")
 	if err := os.WriteFile(ca, s.sandbox.CAPEM(), 0o600); err != nil {
@@ -378,12 +385,34 @@ func cmdNoSecrets(ts *testscript.TestScript, neg bool, args []string) {
 	}))
 }
 
-// web STATUS URL prints what is answered, and holds it to its HTTP status.
+// web STATUS URL [FILE] prints what is answered, and holds it to its HTTP status.
+// FILE is posted. Each host is this machine; https trusts the gateway's authority
+// alone.
 func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: web STATUS URL")
+	if neg || len(args) != 2 && len(args) != 3 {
+		ts.Fatalf("usage: web STATUS URL [FILE]")
 	}
-	resp, err := http.Get(args[1])
+	roots := x509.NewCertPool()
+	if ca, err := os.ReadFile(filepath.Join(ts.Getenv("O365PW_STATE"), "ca.pem")); err == nil {
+		roots.AppendCertsFromPEM(ca)
+	}
+	transport := &http.Transport{
+		TLSClientConfig:   &tls.Config{RootCAs: roots},
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			_, port, err := net.SplitHostPort(addr)
+			if err != nil {
+				return nil, err
+			}
+			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		},
+	}
+	req, err := http.NewRequest(http.MethodGet, args[1], nil)
+	if len(args) == 3 {
+		req, err = http.NewRequest(http.MethodPost, args[1], strings.NewReader(ts.ReadFile(args[2])))
+	}
+	ts.Check(err)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	ts.Check(err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)

@@ -135,25 +135,26 @@ func (a *app) runServe(ctx context.Context, o serveOptions) error {
 
 // gatewayRun is one running gateway with what it was made of.
 type gatewayRun struct {
-	a         *app
-	stateDir  string
-	keychains func(kind string) (secret.Keychain, error)
-	verifier  *apppassword.Verifier
-	backend   *backend
-	server    *gateway.Server
-	control   gateway.Control
-	controlLn net.Listener
-	passed    activated // by systemd; those that serve are among listeners
-	listeners map[gateway.Protocol]net.Listener
-	metricsLn net.Listener // nil: metrics are not offered
-	names     []string     // on its certificate
-	caFile    string       // empty with a certificate of one's own
-	observer  *observer
-	overlaps  *overlaps
-	audit     *audit.Writer
-	notify    *notifier
-	draining  atomic.Bool
-	log       *slog.Logger
+	a            *app
+	stateDir     string
+	keychains    func(kind string) (secret.Keychain, error)
+	verifier     *apppassword.Verifier
+	backend      *backend
+	server       *gateway.Server
+	control      gateway.Control
+	controlLn    net.Listener
+	passed       activated // by systemd; those that serve are among listeners
+	listeners    map[gateway.Protocol]net.Listener
+	metricsLn    net.Listener // nil: metrics are not offered
+	autoconfigLn net.Listener // nil: mail programs are not told their settings
+	names        []string     // on its certificate
+	caFile       string       // empty with a certificate of one's own
+	observer     *observer
+	overlaps     *overlaps
+	audit        *audit.Writer
+	notify       *notifier
+	draining     atomic.Bool
+	log          *slog.Logger
 
 	inForce config.Gateway // what the configuration said at the start
 	cfg     atomic.Pointer[config.Config]
@@ -214,10 +215,10 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 	if err := g.listenMetrics(settings.Metrics); err != nil {
 		return nil, err
 	}
-	g.keychains = a.keychains(g.stateDir)
-	if err := g.certificate(ctx, settings, keychain); err != nil {
+	if err := g.listenAutoconfig(settings.Autoconfig); err != nil {
 		return nil, err
 	}
+	g.keychains = a.keychains(g.stateDir)
 	g.verifier = &apppassword.Verifier{
 		Registry:  apppassword.Registry{Dir: g.stateDir},
 		Keychains: g.keychains,
@@ -228,6 +229,10 @@ func (a *app) newGateway(ctx context.Context, o serveOptions) (_ *gatewayRun, er
 		Now:       a.Now,
 	}
 	if err := g.verifier.Load(ctx); err != nil {
+		return nil, err
+	}
+	// It names the domains of the mailboxes, hence not before the registry is read.
+	if err := g.certificate(ctx, settings, keychain); err != nil {
 		return nil, err
 	}
 	g.backend = &backend{verifier: g.verifier, clouds: g.cloud, sending: g.sending}
@@ -372,6 +377,9 @@ func (g *gatewayRun) close() {
 	}
 	if g.metricsLn != nil {
 		g.metricsLn.Close()
+	}
+	if g.autoconfigLn != nil {
+		g.autoconfigLn.Close()
 	}
 	if g.controlLn != nil {
 		g.controlLn.Close()

@@ -61,7 +61,7 @@ func (g *gatewayRun) certificate(ctx context.Context, settings config.Gateway, k
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}
-	c, err := localca.Config(func(time.Time) (tls.Certificate, error) { return ca.Leaf(g.names, g.a.Now()) })
+	c, err := localca.Config(func(time.Time) (tls.Certificate, error) { return ca.Leaf(g.leafNames(), g.a.Now()) })
 	if err != nil {
 		return fmt.Errorf("the gateway's certificate: %w", err)
 	}

@@ -25,6 +25,9 @@ func (a *app) announce(g *gatewayRun) {
 	if g.metricsLn != nil {
 		a.tell("metrics on %s", g.metricsLn.Addr())
 	}
+	if g.autoconfigLn != nil {
+		a.tell("settings for mail programs on %s", g.autoconfigLn.Addr())
+	}
 	if g.caFile != "" {
 		a.tell("the certificate is signed by %s: tell mail programs that use TLS to trust this file", g.caFile)
 	}
@@ -65,6 +68,7 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 			g.observer.metrics.rotated()
 			g.server.Recheck()
 			g.overlaps.changed()
+			g.nameDomains(serving)
 		})
 	})
 	wg.Go(func() { g.overlaps.run(serving) })
@@ -78,6 +82,9 @@ func (g *gatewayRun) run(ctx context.Context, hup <-chan os.Signal) error {
 	writing.Go(func() { g.observer.usage.Run(noting) })
 	if g.metricsLn != nil {
 		wg.Go(func() { g.serveMetrics(serving) })
+	}
+	if g.autoconfigLn != nil {
+		wg.Go(func() { g.serveAutoconfig(serving) })
 	}
 	wg.Go(func() {
 		for {
@@ -117,6 +124,9 @@ func (g *gatewayRun) status() gateway.Status {
 	}
 	if g.metricsLn != nil {
 		st.Metrics = g.metricsLn.Addr().String()
+	}
+	if g.autoconfigLn != nil {
+		st.Autoconfig = g.autoconfigLn.Addr().String()
 	}
 	return st
 }
@@ -194,7 +204,7 @@ func needRestart(was, now config.Gateway) []string {
 		changed bool
 	}{
 		{"imap", now.IMAP != was.IMAP}, {"pop3", now.POP3 != was.POP3}, {"smtp", now.SMTP != was.SMTP},
-		{"metrics", now.Metrics != was.Metrics}, {"revalidate", now.Revalidate != was.Revalidate},
+		{"metrics", now.Metrics != was.Metrics}, {"autoconfig", now.Autoconfig != was.Autoconfig}, {"revalidate", now.Revalidate != was.Revalidate},
 		{"legacy", !maps.Equal(now.Legacy, was.Legacy)},
 	} {
 		if k.changed {

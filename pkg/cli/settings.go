@@ -25,6 +25,7 @@ type settingsOptions struct {
 	file    string
 	dir     string
 	list    bool
+	dns     string
 }
 
 func newSettings(a *app) *cobra.Command {
@@ -43,17 +44,21 @@ a file that has other content.
 
 --list has the programs, and how it is known that their settings are right:
 "program", the tests run the program with them; "format", the tests hold them to
-its published format. Works without network, and reads no password.`,
+its published format. Works without network, and reads no password.
+
+--dns has the DNS records by which mail programs find the gateway of a domain.`,
 		Example: `  o365pw settings --list
   o365pw settings laptop --for mutt > ~/.muttrc
   o365pw settings laptop --for mbsync --file ~/.mbsyncrc
+  o365pw settings phone --for android --file code.png
   o365pw settings laptop --for aerc --dir ~/.config/aerc
   o365pw settings shared --for neomutt --mailbox shared@contoso.com
+  o365pw settings --dns contoso.com
   o365pw settings laptop --for mutt -o json | jq -r '.steps[]'`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: a.completeNames,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, f := range []string{"for", "file", "dir", "mailbox"} {
+			for _, f := range []string{"for", "file", "dir", "mailbox", "dns"} {
 				if flag := cmd.Flags().Lookup(f); flag.Changed && flag.Value.String() == "" {
 					return &usageError{problem: "--" + f + " is empty", hint: cmd.CommandPath() + " --help"}
 				}
@@ -63,6 +68,10 @@ its published format. Works without network, and reads no password.`,
 				return &usageError{problem: "--list lists all programs", hint: "o365pw settings --list"}
 			case o.list:
 				return a.printClients()
+			case o.dns != "" && (len(args) > 0 || o.client != ""):
+				return &usageError{problem: "--dns is for a domain, not for an app password", hint: "o365pw settings --dns " + o.dns}
+			case o.dns != "":
+				return a.runDNS(cmd.Context(), o.dns)
 			case o.client == "":
 				return &usageError{problem: "for which mail program: --for is missing", hint: "o365pw settings --list has them; then: o365pw settings NAME --for CLIENT"}
 			case len(args) == 0:
@@ -76,8 +85,9 @@ its published format. Works without network, and reads no password.`,
 	f := cmd.Flags()
 	f.StringVar(&o.client, "for", "", "mail program or device, as --list has it")
 	f.StringVar(&o.mailbox, "mailbox", "", "which of the app password's mailboxes (default: the first)")
-	f.StringVar(&o.file, "file", "", "write the configuration to this file")
+	f.StringVar(&o.file, "file", "", "write the configuration to this file; of several, that with the same ending")
 	f.StringVar(&o.dir, "dir", "", "write the configuration's files into this folder")
+	f.StringVar(&o.dns, "dns", "", "print the DNS records of this mail domain")
 	f.BoolVar(&o.list, "list", false, "list the mail programs and devices that there are settings for")
 	return cmd
 }
@@ -109,11 +119,14 @@ func (a *app) runSettings(ctx context.Context, arg string, o settingsOptions) er
 	v := settingsJSON{SchemaVersion: schemaVersion, AppPassword: toJSON(e), clientSettings: *settings}
 	switch {
 	case o.file != "":
-		if len(settings.Files) != 1 {
+		alike := slices.DeleteFunc(slices.Clone(settings.Files), func(f settingsFile) bool {
+			return len(settings.Files) > 1 && filepath.Ext(f.Path) != filepath.Ext(o.file)
+		})
+		if len(alike) != 1 {
 			return &usageError{problem: fmt.Sprintf("--file is for one file, and %s has %d", client.Title, len(settings.Files)),
 				hint: map[bool]string{true: "leave --file out: there is nothing to write, but something to type", false: "name a folder: --dir DIR"}[len(settings.Files) == 0]}
 		}
-		err = a.writeSettings(map[string][]byte{o.file: settings.Files[0].data})
+		err = a.writeSettings(map[string][]byte{o.file: alike[0].data})
 	case o.dir != "":
 		if len(settings.Files) == 0 {
 			return &usageError{problem: client.Title + " has no configuration file", hint: "leave --dir out: there is nothing to write, but something to type"}
@@ -224,6 +237,9 @@ func (a *app) account(ctx context.Context, s *session, rec apppassword.Record, c
 			srv.Host = "localhost"
 		}
 		account.Servers[p] = clientconfig.Server{Host: srv.Host, Port: srv.Port, Security: srv.Security}
+	}
+	if _, reads := account.Servers["imap"]; client.Device && reads && rec.LoginName == "" {
+		account.ProfilePage = s.profilePage(ctx, account.Address)
 	}
 	if own {
 		account.CAFile = filepath.Join(s.stateDir, "ca.pem")

@@ -34,11 +34,12 @@ type settingsFile struct {
 	Content  string `json:"content"`
 	Encoding string `json:"encoding,omitempty"` // base64; absent: the content is text
 
-	data []byte
+	data     []byte
+	terminal []byte // what a terminal shows in its place
 }
 
 func toSettingsFile(f clientconfig.File) settingsFile {
-	out := settingsFile{Path: f.Path, Content: string(f.Content), data: f.Content}
+	out := settingsFile{Path: f.Path, Content: string(f.Content), data: f.Content, terminal: f.Terminal}
 	if f.Binary {
 		out.Content, out.Encoding = base64.StdEncoding.EncodeToString(f.Content), "base64"
 	}
@@ -93,6 +94,12 @@ func (a *app) printForProgram(s clientSettings) error {
 	}
 	for i, f := range s.Files {
 		switch {
+		case f.terminal != nil && a.stdoutTTY():
+			if err := a.print(f.terminal); err != nil {
+				return err
+			}
+			a.note("as a picture: --file %s", f.Path)
+			continue
 		case f.Encoding != "" && people:
 			a.note("%s is no text: write it with --file, or print it into a pipe", f.Path)
 			continue

@@ -286,6 +286,9 @@ func (a *app) printStatus(st statusJSON) error {
 		if gs.Metrics != "" {
 			line("", "metrics on %s", gs.Metrics)
 		}
+		if gs.Autoconfig != "" {
+			line("", "settings for mail programs on %s", gs.Autoconfig)
+		}
 		for _, m := range gs.ByGraph {
 			line("", "%s sends by Graph, since SMTP is closed to it", m)
 		}

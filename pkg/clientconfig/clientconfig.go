@@ -32,6 +32,11 @@ type Account struct {
 	// empty: the gateway's certificate is of an authority that machines trust.
 	CAFile string
 
+	// ProfilePage is the https URL at which the gateway has the profile of this
+	// account for Apple's devices; empty: it answers no autoconfiguration, or not
+	// to other machines.
+	ProfilePage string
+
 	// Program runs o365pw: its path and the flags that choose the profile and
 	// the configuration, one argument each. It stands before "show".
 	Program []string
@@ -92,6 +97,10 @@ type File struct {
 	Path    string // where the program looks for it; a leading ~ is the home folder
 	Content []byte // whole, with a final newline where it is text
 	Binary  bool   // it is not for a terminal
+
+	// Terminal is what a terminal shows in its place: a QR code, for one, with
+	// escape sequences. Empty: nothing.
+	Terminal []byte
 }
 
 // Client is a mail program or device that there are settings for.

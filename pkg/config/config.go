@@ -96,8 +96,11 @@ type Gateway struct {
 	IMAP, POP3, SMTP string        // host:port to listen on; empty: not offered
 	Unnamed          []string      // of imap, pop3, smtp: those that the file leaves to the default, while it names another
 	Metrics          string        // host:port for Prometheus and healthz, over plain HTTP; empty: not offered
+	Autoconfig       string        // host:port on which mail programs are told their settings, over HTTPS; empty: not offered
 	TLSCert, TLSKey  string        // absolute paths of PEM files; both empty: a certificate of the local CA
 	Revalidate       time.Duration // how often a credential in use is checked with Entra
+
+	AutoconfigDomains []string // those that settings are told for, in lower case; empty: those of the app passwords' mailboxes
 
 	// Legacy is where devices connect that know TLS 1.0 or 1.1 at most: by imap,
 	// pop3 and smtp, IP address and port. The address is one of a private network.

@@ -27,6 +27,7 @@ var keys = map[string]string{
 	"clouds.*.smtp": aString, "clouds.*.exchange_resource": aString, "clouds.*.ca_file": aString,
 	"gateway.imap": aString, "gateway.pop3": aString, "gateway.smtp": aString, "gateway.tls_cert": aString,
 	"gateway.tls_key": aString, "gateway.revalidate": aString, "gateway.metrics": aString,
+	"gateway.autoconfig": aString, "gateway.autoconfig_domains": aStrings,
 	"gateway.legacy": aTable, "gateway.legacy.imap": aString, "gateway.legacy.pop3": aString, "gateway.legacy.smtp": aString,
 	"hooks.on_expiring": aString, "hooks.on_sign_in_required": aString, "hooks.on_refused": aString, "hooks.on_decoy": aString,
 }

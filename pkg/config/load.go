@@ -58,9 +58,12 @@ type (
 		POP3       *string `toml:"pop3" json:"pop3"`
 		SMTP       *string `toml:"smtp" json:"smtp"`
 		Metrics    string  `toml:"metrics" json:"metrics"`
+		Autoconfig string  `toml:"autoconfig" json:"autoconfig"`
 		TLSCert    string  `toml:"tls_cert" json:"tls_cert"`
 		TLSKey     string  `toml:"tls_key" json:"tls_key"`
 		Revalidate *string `toml:"revalidate" json:"revalidate"`
+
+		AutoconfigDomains []string `toml:"autoconfig_domains" json:"autoconfig_domains"`
 
 		Legacy fileLegacy `toml:"legacy" json:"legacy"`
 	}

@@ -18,6 +18,7 @@ type described struct {
 
 const (
 	hostPart        = `[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?`
+	domainPattern   = hostPart + `(\.` + hostPart + `)+`
 	guidPattern     = `[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`
 	durationPattern = `\s*([0-9]+([sSmMhHdDwWyY]|[mM][oO]))+\s*`
 	datePattern     = `\s*[0-9]{4}-[0-9]{2}-[0-9]{2}([tT].*)?\s*`
@@ -39,7 +40,7 @@ var describedKeys = map[string]described{
 	"profiles":   {text: "Profiles: each is one app registration of one tenant, with the defaults for its app passwords."},
 	"profiles.*": {text: "A profile: one app registration of one tenant."},
 	"profiles.*.tenant": {text: "The tenant: its GUID, or a domain of it. With backing user also consumers, organizations or common.",
-		pattern: optional(guidPattern, hostPart+`(\.`+hostPart+`)+`, `[cC][oO][nN][sS][uU][mM][eE][rR][sS]`, `[oO][rR][gG][aA][nN][iI][zZ][aA][tT][iI][oO][nN][sS]`, `[cC][oO][mM][mM][oO][nN]`), examples: []string{"contoso.onmicrosoft.com"}},
+		pattern: optional(guidPattern, domainPattern, `[cC][oO][nN][sS][uU][mM][eE][rR][sS]`, `[oO][rR][gG][aA][nN][iI][zZ][aA][tT][iI][oO][nN][sS]`, `[cC][oO][mM][mM][oO][nN]`), examples: []string{"contoso.onmicrosoft.com"}},
 	"profiles.*.client_id":       {text: "The application (client) id of the mail app registration.", pattern: optional(guidPattern)},
 	"profiles.*.login_client_id": {text: "The client id of the public client that people sign in to Graph with, where it is another one.", pattern: optional(guidPattern)},
 	"profiles.*.mailbox":         {text: "The mailbox that create takes where --mailbox names none.", pattern: optional(`[^\s@<>,;"]+@[^\s@<>,;"]+`), examples: []string{"alice@contoso.com"}},
@@ -69,6 +70,9 @@ var describedKeys = map[string]described{
 	"gateway.pop3":       {text: "HOST:PORT to listen on for POP3; empty: not offered.", standard: DefaultGateway().POP3, pattern: optional(listenPattern)},
 	"gateway.smtp":       {text: "HOST:PORT to listen on for SMTP; empty: not offered.", standard: DefaultGateway().SMTP, pattern: optional(listenPattern)},
 	"gateway.metrics":    {text: "HOST:PORT for Prometheus and healthz, over plain HTTP. Left out: not offered.", pattern: optional(listenPattern)},
+	"gateway.autoconfig": {text: "HOST:PORT on which mail programs are told their settings, over HTTPS. Left out: not offered.", pattern: optional(listenPattern)},
+	"gateway.autoconfig_domains": {text: "The mail domains that settings are told for. Left out: those of the app passwords' mailboxes.",
+		pattern: "^" + domainPattern + "$"},
 	"gateway.tls_cert":   {text: "A PEM file with the gateway's certificate, with tls_key. Left out: a certificate of the local authority. A relative path starts at this file's folder."},
 	"gateway.tls_key":    {text: "A PEM file with the key to tls_cert."},
 	"gateway.revalidate": {text: "How often a credential in use is checked with Entra, from a second to a day.", standard: "60s", pattern: "^" + durationPattern + "$"},
@@ -129,7 +133,14 @@ func schemaOf(key string) map[string]any {
 		}
 	case key != "" && keys[key] == aStrings:
 		s["type"], s["minItems"], s["uniqueItems"] = "array", 1, true
-		s["items"] = map[string]any{"type": "string", "enum": d.values}
+		item := map[string]any{"type": "string"}
+		if d.values != nil {
+			item["enum"] = d.values
+		}
+		if d.pattern != "" {
+			item["pattern"] = d.pattern
+		}
+		s["items"] = item
 	default:
 		s["type"], s["additionalProperties"] = "object", false
 		properties := map[string]any{}

@@ -157,6 +157,7 @@ func TestSchemaAgrees(t *testing.T) {
 		cloud, cloud + "imap = \"IMAPS://[::1]:993/\"\npop3 = \"pop3://pop.example\"\nsmtp = \"smtps://192.0.2.1\"", cloud + "imap = \"\"",
 		"[clouds.lab]\nauthority = \"HTTP://LocalHost:8400/x\"\ngraph = \"http://[::1]:1/v1.0\"", "[clouds.l]\nauthority = \"http://127.9.9.9\"\ngraph = \"https://u.example:8443\"",
 		cloud + "exchange_resource = \"api://x/y\"", "[gateway]\nimap = \":1993\"\npop3 = \"\"\nsmtp = \"[fe80::1%eth0]:587\"", "[gateway]\nrevalidate = \"24h\"",
+		"[gateway]\nautoconfig = \"0.0.0.0:8443\"\nautoconfig_domains = [\"Contoso.com\", \"a-b.contoso.co.uk\"]",
 		"[gateway.legacy]\nimap = \"10.1.2.3:993\"\npop3 = \"[fd00::1]:995\"\nsmtp = \"[fe80::1%eth0]:587\"", "[gateway.legacy]\nimap = \"\"\nsmtp = \"[::1]:0\"",
 		"[gateway]\nimap = \"localhost:0\"\ntls_cert = \"a\"\ntls_key = \"b\"", "[hooks]\non_decoy = \"\"\non_refused = \"a\\n\\nb\"",
 	} {

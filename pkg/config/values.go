@@ -25,8 +25,9 @@ var (
 	// https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 	algorithms = []string{"PS256", "RS256"}
 
-	guidForm = regexp.MustCompile(`^` + guidPattern + `$`)
-	nameForm = regexp.MustCompile(`^` + namePattern + `$`)
+	domainForm = regexp.MustCompile(`^` + domainPattern + `$`)
+	guidForm   = regexp.MustCompile(`^` + guidPattern + `$`)
+	nameForm   = regexp.MustCompile(`^` + namePattern + `$`)
 	// hostForm is RFC 1123 section 2.1, with underscores, which some write.
 	hostForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$`)
 )
@@ -312,6 +313,20 @@ func (r *reader) gateway(f fileGateway) Gateway {
 	}
 	g.Metrics = f.Metrics
 	r.checked(path{"gateway", "metrics"}, f.Metrics, CheckListen)
+	g.Autoconfig = f.Autoconfig
+	r.checked(path{"gateway", "autoconfig"}, f.Autoconfig, CheckListen)
+	domains := path{"gateway", "autoconfig_domains"}
+	if f.AutoconfigDomains != nil && len(f.AutoconfigDomains) == 0 {
+		r.fail(domains, "is empty", "leave it out for the domains of the app passwords' mailboxes")
+	}
+	for i, d := range f.AutoconfigDomains {
+		if !IsDomain(d) {
+			r.fail(domains, strconv.Quote(d)+" is not a mail domain", "as in contoso.com")
+		} else if slices.Contains(f.AutoconfigDomains[:i], d) {
+			r.fail(domains, strconv.Quote(d)+" is there twice", "")
+		}
+		g.AutoconfigDomains = append(g.AutoconfigDomains, strings.ToLower(d))
+	}
 	g.TLSCert, g.TLSKey = r.file(f.TLSCert), r.file(f.TLSKey)
 	switch {
 	case f.TLSCert != "" && f.TLSKey == "":
@@ -338,6 +353,10 @@ func (r *reader) gateway(f fileGateway) Gateway {
 	}
 	return g
 }
+
+// IsDomain tells whether s is a domain as it stands in a mail address: a host name
+// of two labels at least (RFC 1123 section 2.1), in any case.
+func IsDomain(s string) bool { return len(s) <= 253 && domainForm.MatchString(s) }
 
 // CheckListen tells what keeps v from being an address to listen on, host:port
 // with a number for the port, and how it is to look; nothing if it is one. That

@@ -23,17 +23,18 @@ type Session struct {
 
 // Status is what a running gateway says about itself over its control socket.
 type Status struct {
-	Version   string              `json:"version"`
-	PID       int                 `json:"pid"`
-	Started   time.Time           `json:"started"`       // UTC
-	Uptime    int64               `json:"uptimeSeconds"` // since Started
-	Stopping  bool                `json:"stopping"`      // it accepts nobody any more and waits for its sessions
-	Listeners map[Protocol]string `json:"listeners"`     // protocol to host:port
-	Legacy    map[Protocol]string `json:"legacy"`        // the same, of listeners with old TLS
-	Metrics   string              `json:"metrics"`       // host:port of metrics and healthz; empty: not offered
-	Counts    Counts              `json:"counts"`
-	Sessions  []Session           `json:"sessions"`          // the oldest first; never null
-	ByGraph   []string            `json:"byGraph,omitempty"` // mailboxes that send by Graph since SMTP is closed to them
+	Version    string              `json:"version"`
+	PID        int                 `json:"pid"`
+	Started    time.Time           `json:"started"`       // UTC
+	Uptime     int64               `json:"uptimeSeconds"` // since Started
+	Stopping   bool                `json:"stopping"`      // it accepts nobody any more and waits for its sessions
+	Listeners  map[Protocol]string `json:"listeners"`     // protocol to host:port
+	Legacy     map[Protocol]string `json:"legacy"`        // the same, of listeners with old TLS
+	Metrics    string              `json:"metrics"`       // host:port of metrics and healthz; empty: not offered
+	Autoconfig string              `json:"autoconfig"`    // host:port on which mail programs are told their settings; empty: not offered
+	Counts     Counts              `json:"counts"`
+	Sessions   []Session           `json:"sessions"`          // the oldest first; never null
+	ByGraph    []string            `json:"byGraph,omitempty"` // mailboxes that send by Graph since SMTP is closed to them
 }
 
 // Counts are what a gateway has done since it started.

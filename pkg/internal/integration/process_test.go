@@ -131,7 +131,7 @@ var packages = map[string]string{
 	"git": "git-email libauthen-sasl-perl libmailtools-perl libnet-smtp-ssl-perl", "gnome-keyring-daemon": "gnome-keyring",
 	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "mpop": "mpop", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "postfix": "postfix libsasl2-modules", "python3": "python3",
-	"s-nail": "s-nail", "script": "bsdutils", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
+	"s-nail": "s-nail", "script": "bsdutils", "thunderbird": "thunderbird", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
 	"xclip": "xclip", "xsel": "xsel", "Xvfb": "xvfb",
 	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
