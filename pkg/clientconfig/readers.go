@@ -22,8 +22,10 @@ func readers() []Client {
 		{Name: "himalaya", Title: "Himalaya 2", Does: "reads and sends", Protocols: []string{"imap", "smtp"}, Scope: people, Checked: ByFormat, Write: himalaya},
 		{Name: "mbsync", Title: "mbsync (isync)", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: mbsync},
 		{Name: "mpop", Title: "mpop", Does: "fetches", Protocols: []string{"pop3"}, Needs: []string{"pop3"}, Scope: Scope{Allow: []string{"pop3"}, ReadOnly: true}, Checked: ByProgram, Write: mpop},
-		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.muttrc", inMutt)},
-		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram, Write: mutt("~/.config/neomutt/neomuttrc", inNeoMutt)},
+		{Name: "mutt", Title: "Mutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram,
+			Write: func(a Account) (Config, error) { return mutt(a, "~/.muttrc", inMutt), nil }},
+		{Name: "neomutt", Title: "NeoMutt", Does: "reads and sends", Protocols: []string{"imap", "pop3", "smtp"}, Scope: people, Checked: ByProgram,
+			Write: func(a Account) (Config, error) { return mutt(a, "~/.config/neomutt/neomuttrc", inNeoMutt), nil }},
 		{Name: "offlineimap", Title: "OfflineIMAP", Does: "keeps a copy in step", Protocols: imap, Needs: imap, Scope: fetch, Checked: ByProgram, Write: offlineimap},
 	}
 }
@@ -31,39 +33,36 @@ func readers() []Client {
 // mutt writes Mutt's muttrc (manual, "Syntax of Initialization Files"), which
 // NeoMutt reads as well. Both run what is in backquotes, but do not agree on
 // how it is quoted.
-func mutt(path string, quoted func(command string) string) func(Account) (Config, error) {
-	return func(a Account) (Config, error) {
-		var b strings.Builder
-		set := func(name, value string) { fmt.Fprintf(&b, "set %s = %s\n", name, value) }
-		command := "\"`" + quoted(a.PasswordCommand()) + "`\""
-		protocol, in := a.reading("imap", "pop3")
-		out, sends := a.Servers["smtp"]
-		switch protocol {
-		case "imap":
-			set("folder", muttText(serverURL("imap", in, "")))
-			set("spoolfile", `"+INBOX"`)
-			set("imap_user", muttText(a.User))
-			set("imap_pass", command)
-		case "pop3":
-			set("spoolfile", muttText(serverURL("pop", in, "")))
-			set("pop_user", muttText(a.User))
-			set("pop_pass", command)
-		default:
-			in = out
-		}
-		set("from", muttText(a.Sender()))
-		if sends {
-			set("smtp_url", muttText(serverURL("smtp", out, a.User)))
-			set("smtp_pass", command)
-			set("copy", "no # Exchange keeps one in Sent Items")
-		}
-		set("ssl_starttls", yesNo(in.Security == "starttls"))
-		set("ssl_force_tls", yesNo(in.Security != "none"))
-		if a.CAFile != "" {
-			set("certificate_file", muttText(a.CAFile))
-		}
-		return text(path, b.String()), nil
+func mutt(a Account, path string, quoted func(command string) string) Config {
+	b := lines{format: "set %s = %s\n"}
+	command := "\"`" + quoted(a.PasswordCommand()) + "`\""
+	protocol, in := a.reading("imap", "pop3")
+	out, sends := a.Servers["smtp"]
+	switch protocol {
+	case "imap":
+		b.set("folder", muttText(serverURL("imap", in, "")))
+		b.set("spoolfile", `"+INBOX"`)
+		b.set("imap_user", muttText(a.User))
+		b.set("imap_pass", command)
+	case "pop3":
+		b.set("spoolfile", muttText(serverURL("pop", in, "")))
+		b.set("pop_user", muttText(a.User))
+		b.set("pop_pass", command)
+	default:
+		in = out
 	}
+	b.set("from", muttText(a.Sender()))
+	if sends {
+		b.set("smtp_url", muttText(serverURL("smtp", out, a.User)))
+		b.set("smtp_pass", command)
+		b.set("copy", "no # Exchange keeps one in Sent Items")
+	}
+	b.set("ssl_starttls", yesNo(in.Security == "starttls"))
+	b.set("ssl_force_tls", yesNo(in.Security != "none"))
+	if a.CAFile != "" {
+		b.set("certificate_file", muttText(a.CAFile))
+	}
+	return text(path, b.text)
 }
 
 // muttText quotes a text for a muttrc.
@@ -82,9 +81,19 @@ func inNeoMutt(command string) string {
 	return strings.NewReplacer(`\`, `\\`, "`", "\\`", `$`, `\$`).Replace(command)
 }
 
+// lines are those of a configuration file.
+type lines struct {
+	text   []byte
+	format string // of a setting: its name, its value
+}
+
+func (l *lines) set(name, value string) { l.put(l.format, name, value) }
+
+func (l *lines) put(format string, args ...any) { l.text = fmt.Appendf(l.text, format, args...) }
+
 // text is a configuration that is one file of text.
-func text(path, content string, steps ...string) Config {
-	return Config{Files: []File{{Path: path, Content: []byte(content)}}, Steps: steps}
+func text(path string, content []byte, steps ...string) Config {
+	return Config{Files: []File{{Path: path, Content: content}}, Steps: steps}
 }
 
 func yesNo(b bool) string {
