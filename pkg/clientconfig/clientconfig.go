@@ -197,8 +197,8 @@ func (c Client) Missing(has func(protocol string) bool) []string {
 	return nil
 }
 
-// errLines tells of what no line of a configuration can hold.
-var errLines = errors.New("the path of o365pw, of its configuration or of the certificate holds a line break or another control character, which the settings of mail programs cannot have")
+// errControl tells of what no line of a configuration can hold.
+var errControl = errors.New("the path of o365pw, of its configuration or of the certificate holds a line break or another control character, which the settings of mail programs cannot have")
 
 // Settings are those of the client for the account. Its error is a
 // [*MissingError] where the account lacks a protocol, or that of Write. What
@@ -207,7 +207,7 @@ var errLines = errors.New("the path of o365pw, of its configuration or of the ce
 func (c Client) Settings(a Account) (Config, error) {
 	for _, s := range append(slices.Clone(a.Program), a.AppPassword, a.Address, a.User, a.From, a.CAFile) {
 		if strings.ContainsFunc(s, unicode.IsControl) {
-			return Config{}, errLines
+			return Config{}, errControl
 		}
 	}
 	missing := c.Missing(func(p string) bool { _, ok := a.Servers[p]; return ok })
