@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -89,7 +90,7 @@ func (a *app) runConfigCheck(ctx context.Context) error {
 	if v.Path != "" {
 		c.mode(path)
 	}
-	slices.SortStableFunc(v.Problems, func(x, y configProblem) int { return x.Line - y.Line })
+	sort.SliceStable(v.Problems, func(i, j int) bool { return v.Problems[i].Line < v.Problems[j].Line })
 	bad := 0
 	for _, p := range v.Problems {
 		if p.Severity == configFault {

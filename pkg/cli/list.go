@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -180,25 +181,27 @@ func noRemoteUse(err error) string {
 const consentMissing = 65001
 
 func sortEntries(entries []apppassword.Entry, key string) {
-	slices.SortStableFunc(entries, func(x, y apppassword.Entry) int {
-		byName := cmp.Or(strings.Compare(strings.ToLower(x.Name), strings.ToLower(y.Name)), strings.Compare(x.ID, y.ID))
-		switch key {
-		case "created":
-			return cmp.Or(x.Created.Compare(y.Created), byName)
-		case "expires":
-			if x.Expires.IsZero() != y.Expires.IsZero() { // what never ends comes last
-				return -x.Expires.Compare(y.Expires)
-			}
-			return cmp.Or(x.Expires.Compare(y.Expires), byName)
-		case "last-used":
-			return cmp.Or(x.LastUse.Time.Compare(y.LastUse.Time), byName)
-		case "status":
-			return cmp.Or(strings.Compare(string(x.Status), string(y.Status)), byName)
-		case "mailbox":
-			return cmp.Or(slices.Compare(x.Mailboxes, y.Mailboxes), byName)
+	sort.SliceStable(entries, func(i, j int) bool { return compareEntries(&entries[i], &entries[j], key) < 0 })
+}
+
+func compareEntries(x, y *apppassword.Entry, key string) int {
+	byName := cmp.Or(strings.Compare(strings.ToLower(x.Name), strings.ToLower(y.Name)), strings.Compare(x.ID, y.ID))
+	switch key {
+	case "created":
+		return cmp.Or(x.Created.Compare(y.Created), byName)
+	case "expires":
+		if x.Expires.IsZero() != y.Expires.IsZero() { // what never ends comes last
+			return -x.Expires.Compare(y.Expires)
 		}
-		return byName
-	})
+		return cmp.Or(x.Expires.Compare(y.Expires), byName)
+	case "last-used":
+		return cmp.Or(x.LastUse.Time.Compare(y.LastUse.Time), byName)
+	case "status":
+		return cmp.Or(strings.Compare(string(x.Status), string(y.Status)), byName)
+	case "mailbox":
+		return cmp.Or(slices.Compare(x.Mailboxes, y.Mailboxes), byName)
+	}
+	return byName
 }
 
 // listColumns are those that are there only where they are asked for.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode"
 )
@@ -169,7 +170,7 @@ func (e *MissingError) Error() string {
 // Clients are all there are settings for, sorted by name.
 func Clients() []Client {
 	all := slices.Concat(readers(), senders(), graphical())
-	slices.SortStableFunc(all, func(a, b Client) int { return strings.Compare(a.Name, b.Name) })
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all
 }
 

@@ -2,9 +2,9 @@ package config
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -138,7 +138,7 @@ func (d *document) setProfile(name string, settings []Setting) []byte {
 	if len(missing) > 0 || !d.hasTable(profile) {
 		changes = append(changes, d.add(profile, missing))
 	}
-	slices.SortStableFunc(changes, func(a, b change) int { return cmp.Compare(a.start, b.start) })
+	sort.SliceStable(changes, func(i, j int) bool { return changes[i].start < changes[j].start })
 	var out []byte
 	at := 0
 	for _, c := range changes {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"unicode"
@@ -29,8 +30,9 @@ func Find(text string) []Explanation {
 			found = append(found, h)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b hit) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(kindOrder(a.entry.kind), kindOrder(b.entry.kind)), cmp.Compare(a.at, b.at))
+	sort.SliceStable(found, func(i, j int) bool {
+		a, b := found[i], found[j]
+		return cmp.Or(cmp.Compare(a.rank, b.rank), cmp.Compare(kindOrder(a.entry.kind), kindOrder(b.entry.kind)), cmp.Compare(a.at, b.at)) < 0
 	})
 	var list []Explanation
 	for _, h := range found {

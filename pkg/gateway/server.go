@@ -12,7 +12,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
+	"sort"
 	"sync"
 	"time"
 )
@@ -413,7 +413,7 @@ func (s *Server) Sessions() []Session {
 		}
 	}
 	s.mu.Unlock()
-	slices.SortStableFunc(list, func(a, b Session) int { return cmp.Compare(a.ID, b.ID) })
+	sort.SliceStable(list, func(i, j int) bool { return list[i].ID < list[j].ID })
 	return list
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 )
@@ -264,7 +265,7 @@ func decodeKeys(body []byte) ([]key, error) {
 		}
 		keys = append(keys, k)
 	}
-	slices.SortStableFunc(keys, func(a, b key) int { return strings.Compare(a.KeyID, b.KeyID) })
+	sort.SliceStable(keys, func(i, j int) bool { return keys[i].KeyID < keys[j].KeyID })
 	return keys, nil
 }
 

@@ -5,7 +5,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"regexp"
-	"slices"
+	"sort"
 	"strings"
 )
 
@@ -47,8 +47,9 @@ func (c *call) listCredentialUse([]string) (*answer, *graphError) {
 			}
 		}
 	}
-	slices.SortStableFunc(uses, func(x, y use) int {
-		return cmp.Or(y.cred.used.Compare(x.cred.used), strings.Compare(x.cred.keyID, y.cred.keyID))
+	sort.SliceStable(uses, func(i, j int) bool {
+		x, y := uses[i].cred, uses[j].cred
+		return cmp.Or(y.used.Compare(x.used), strings.Compare(x.keyID, y.keyID)) < 0
 	})
 	var list []entry
 	for _, u := range uses {
