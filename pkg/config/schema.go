@@ -9,6 +9,7 @@ import (
 // described is what editors show of a key, and what they hold its value to. The
 // names are those of keys, which have the types.
 type described struct {
+	key      string
 	text     string
 	standard any      // default
 	values   []string // all there are
@@ -25,68 +26,79 @@ const (
 	listenPattern   = `.*:[0-9]{1,5}`
 	addressPattern  = `([0-9.]+|\[[0-9A-Fa-f:.]+(%[^\]]+)?\]):[0-9]{1,5}`
 	urlPattern      = `[hH][tT][tT][pP][sS]://[^\s?#@]+|[hH][tT][tT][pP]://([lL][oO][cC][aA][lL][hH][oO][sS][tT]|127\.|\[)[^\s?#@]*`
+	afterScheme     = `[sS]?://[^\s?#@/]+/*`
+
+	// Around a pattern of the whole value, which may also be empty: that is the
+	// same as leaving the key out.
+	optional    = "^(|"
+	optionalEnd = ")$"
 )
 
-func serverPattern(scheme string) string { return scheme + `[sS]?://[^\s?#@/]+/*` }
+// describedKeys has every key of keys. It is a list of constants, where it can be,
+// which no code has to make at every start.
+var describedKeys = []described{
+	{key: "default_profile", text: "The profile that is meant where none is named. Not needed where there is only one.", pattern: optional + namePattern + optionalEnd},
 
-// optional is a pattern of the whole value, which may also be empty: that is the
-// same as leaving the key out.
-func optional(patterns ...string) string { return "^(|" + strings.Join(patterns, "|") + ")$" }
-
-// describedKeys has every key of keys.
-var describedKeys = map[string]described{
-	"default_profile": {text: "The profile that is meant where none is named. Not needed where there is only one.", pattern: optional(namePattern)},
-
-	"profiles":   {text: "Profiles: each is one app registration of one tenant, with the defaults for its app passwords."},
-	"profiles.*": {text: "A profile: one app registration of one tenant."},
-	"profiles.*.tenant": {text: "The tenant: its GUID, or a domain of it. With backing user also consumers, organizations or common.",
-		pattern: optional(guidPattern, domainPattern, `[cC][oO][nN][sS][uU][mM][eE][rR][sS]`, `[oO][rR][gG][aA][nN][iI][zZ][aA][tT][iI][oO][nN][sS]`, `[cC][oO][mM][mM][oO][nN]`), examples: []string{"contoso.onmicrosoft.com"}},
-	"profiles.*.client_id":       {text: "The application (client) id of the mail app registration.", pattern: optional(guidPattern)},
-	"profiles.*.login_client_id": {text: "The client id of the public client that people sign in to Graph with, where it is another one.", pattern: optional(guidPattern)},
-	"profiles.*.mailbox":         {text: "The mailbox that create takes where --mailbox names none.", pattern: optional(`[^\s@<>,;"]+@[^\s@<>,;"]+`), examples: []string{"alice@contoso.com"}},
-	"profiles.*.backing": {text: "What stands behind an app password: a client secret of its own, a person's sign-in, or the application's certificate.",
+	{key: "profiles", text: "Profiles: each is one app registration of one tenant, with the defaults for its app passwords."},
+	{key: "profiles.*", text: "A profile: one app registration of one tenant."},
+	{key: "profiles.*.tenant", text: "The tenant: its GUID, or a domain of it. With backing user also consumers, organizations or common.",
+		pattern: optional + guidPattern + "|" + domainPattern + `|[cC][oO][nN][sS][uU][mM][eE][rR][sS]|[oO][rR][gG][aA][nN][iI][zZ][aA][tT][iI][oO][nN][sS]|[cC][oO][mM][mM][oO][nN]` + optionalEnd, examples: []string{"contoso.onmicrosoft.com"}},
+	{key: "profiles.*.client_id", text: "The application (client) id of the mail app registration.", pattern: optional + guidPattern + optionalEnd},
+	{key: "profiles.*.login_client_id", text: "The client id of the public client that people sign in to Graph with, where it is another one.", pattern: optional + guidPattern + optionalEnd},
+	{key: "profiles.*.mailbox", text: "The mailbox that create takes where --mailbox names none.", pattern: optional + `[^\s@<>,;"]+@[^\s@<>,;"]+` + optionalEnd, examples: []string{"alice@contoso.com"}},
+	{key: "profiles.*.backing", text: "What stands behind an app password: a client secret of its own, a person's sign-in, or the application's certificate.",
 		standard: DefaultBacking, values: backings},
-	"profiles.*.allow":               {text: "The protocols that create allows where --allow names none.", standard: []string{"imap", "smtp"}, values: protocols},
-	"profiles.*.expires":             {text: "How long an app password is good: 180d, 12h, 2w, 6mo, 1y, or a date.", standard: DefaultExpires, pattern: optional(durationPattern, datePattern)},
-	"profiles.*.cloud":               {text: "The cloud: global, usgov, dod, china, or the name of a table in clouds.", standard: DefaultCloud, pattern: optional(namePattern), examples: builtinNames()},
-	"profiles.*.keychain":            {text: "Where secrets are kept: the system's keychain, or the encrypted file in the state folder.", standard: DefaultKeychain, values: keychains},
-	"profiles.*.certificate":         {text: "With backing certificate: a PEM file with the certificate and its key. Left out: both are in the keychain. A relative path starts at this file's folder."},
-	"profiles.*.assertion_algorithm": {text: "What signs the client assertions of backing certificate (RFC 7518).", standard: DefaultAssertionAlgorithm, values: algorithms},
-	"profiles.*.send": {text: "How app passwords send: by SMTP, by Microsoft Graph, or by SMTP and where SMTP AUTH is switched off by Graph.",
+	{key: "profiles.*.allow", text: "The protocols that create allows where --allow names none.", standard: []string{"imap", "smtp"}, values: protocols},
+	{key: "profiles.*.expires", text: "How long an app password is good: 180d, 12h, 2w, 6mo, 1y, or a date.", standard: DefaultExpires, pattern: optional + durationPattern + "|" + datePattern + optionalEnd},
+	{key: "profiles.*.cloud", text: "The cloud: global, usgov, dod, china, or the name of a table in clouds.", standard: DefaultCloud, pattern: optional + namePattern + optionalEnd, examples: builtinNames()},
+	{key: "profiles.*.keychain", text: "Where secrets are kept: the system's keychain, or the encrypted file in the state folder.", standard: DefaultKeychain, values: keychains},
+	{key: "profiles.*.certificate", text: "With backing certificate: a PEM file with the certificate and its key. Left out: both are in the keychain. A relative path starts at this file's folder."},
+	{key: "profiles.*.assertion_algorithm", text: "What signs the client assertions of backing certificate (RFC 7518).", standard: DefaultAssertionAlgorithm, values: algorithms},
+	{key: "profiles.*.send", text: "How app passwords send: by SMTP, by Microsoft Graph, or by SMTP and where SMTP AUTH is switched off by Graph.",
 		standard: DefaultSend, values: sendings},
 
-	"clouds":                     {text: "Clouds that are not built in."},
-	"clouds.*":                   {text: "A cloud: where Entra, Graph and Exchange answer."},
-	"clouds.*.authority":         {text: "The sign-in host. Tokens come from AUTHORITY/TENANT/oauth2/v2.0/token.", pattern: "^(" + urlPattern + ")$", examples: []string{"https://login.microsoftonline.com"}},
-	"clouds.*.graph":             {text: "Microsoft Graph, with its version.", pattern: "^(" + urlPattern + ")$", examples: []string{"https://graph.microsoft.com/v1.0"}},
-	"clouds.*.imap":              {text: "The IMAP server: imaps:// (TLS) or imap:// (STARTTLS).", pattern: optional(serverPattern("[iI][mM][aA][pP]")), examples: []string{"imaps://outlook.office365.com:993"}},
-	"clouds.*.pop3":              {text: "The POP3 server: pop3s:// (TLS) or pop3:// (STARTTLS).", pattern: optional(serverPattern("[pP][oO][pP]3")), examples: []string{"pop3s://outlook.office365.com:995"}},
-	"clouds.*.smtp":              {text: "The SMTP submission server: smtp:// (STARTTLS) or smtps:// (TLS).", pattern: optional(serverPattern("[sS][mM][tT][pP]")), examples: []string{"smtp://smtp.office365.com:587"}},
-	"clouds.*.exchange_resource": {text: "What tokens for mail are for, without /.default. Left out: that of the built-in cloud with the same Graph, else the global one's.", pattern: optional(`[A-Za-z][A-Za-z0-9+.-]*://[^\s?#@]+`), examples: []string{"https://outlook.office365.com"}},
-	"clouds.*.ca_file":           {text: "A PEM file of certificates to trust beside the system's. A relative path starts at this file's folder."},
+	{key: "clouds", text: "Clouds that are not built in."},
+	{key: "clouds.*", text: "A cloud: where Entra, Graph and Exchange answer."},
+	{key: "clouds.*.authority", text: "The sign-in host. Tokens come from AUTHORITY/TENANT/oauth2/v2.0/token.", pattern: "^(" + urlPattern + ")$", examples: []string{"https://login.microsoftonline.com"}},
+	{key: "clouds.*.graph", text: "Microsoft Graph, with its version.", pattern: "^(" + urlPattern + ")$", examples: []string{"https://graph.microsoft.com/v1.0"}},
+	{key: "clouds.*.imap", text: "The IMAP server: imaps:// (TLS) or imap:// (STARTTLS).", pattern: optional + "[iI][mM][aA][pP]" + afterScheme + optionalEnd, examples: []string{"imaps://outlook.office365.com:993"}},
+	{key: "clouds.*.pop3", text: "The POP3 server: pop3s:// (TLS) or pop3:// (STARTTLS).", pattern: optional + "[pP][oO][pP]3" + afterScheme + optionalEnd, examples: []string{"pop3s://outlook.office365.com:995"}},
+	{key: "clouds.*.smtp", text: "The SMTP submission server: smtp:// (STARTTLS) or smtps:// (TLS).", pattern: optional + "[sS][mM][tT][pP]" + afterScheme + optionalEnd, examples: []string{"smtp://smtp.office365.com:587"}},
+	{key: "clouds.*.exchange_resource", text: "What tokens for mail are for, without /.default. Left out: that of the built-in cloud with the same Graph, else the global one's.", pattern: optional + `[A-Za-z][A-Za-z0-9+.-]*://[^\s?#@]+` + optionalEnd, examples: []string{"https://outlook.office365.com"}},
+	{key: "clouds.*.ca_file", text: "A PEM file of certificates to trust beside the system's. A relative path starts at this file's folder."},
 
-	"gateway":            {text: "The settings of serve."},
-	"gateway.imap":       {text: "HOST:PORT to listen on for IMAP; empty: not offered.", standard: DefaultGateway().IMAP, pattern: optional(listenPattern)},
-	"gateway.pop3":       {text: "HOST:PORT to listen on for POP3; empty: not offered.", standard: DefaultGateway().POP3, pattern: optional(listenPattern)},
-	"gateway.smtp":       {text: "HOST:PORT to listen on for SMTP; empty: not offered.", standard: DefaultGateway().SMTP, pattern: optional(listenPattern)},
-	"gateway.metrics":    {text: "HOST:PORT for Prometheus and healthz, over plain HTTP. Left out: not offered.", pattern: optional(listenPattern)},
-	"gateway.autoconfig": {text: "HOST:PORT on which mail programs are told their settings, over HTTPS. Left out: not offered.", pattern: optional(listenPattern)},
-	"gateway.autoconfig_domains": {text: "The mail domains that settings are told for. Left out: those of the app passwords' mailboxes.",
+	{key: "gateway", text: "The settings of serve."},
+	{key: "gateway.imap", text: "HOST:PORT to listen on for IMAP; empty: not offered.", standard: DefaultGateway().IMAP, pattern: optional + listenPattern + optionalEnd},
+	{key: "gateway.pop3", text: "HOST:PORT to listen on for POP3; empty: not offered.", standard: DefaultGateway().POP3, pattern: optional + listenPattern + optionalEnd},
+	{key: "gateway.smtp", text: "HOST:PORT to listen on for SMTP; empty: not offered.", standard: DefaultGateway().SMTP, pattern: optional + listenPattern + optionalEnd},
+	{key: "gateway.metrics", text: "HOST:PORT for Prometheus and healthz, over plain HTTP. Left out: not offered.", pattern: optional + listenPattern + optionalEnd},
+	{key: "gateway.autoconfig", text: "HOST:PORT on which mail programs are told their settings, over HTTPS. Left out: not offered.", pattern: optional + listenPattern + optionalEnd},
+	{key: "gateway.autoconfig_domains", text: "The mail domains that settings are told for. Left out: those of the app passwords' mailboxes.",
 		pattern: "^" + domainPattern + "$"},
-	"gateway.tls_cert":   {text: "A PEM file with the gateway's certificate, with tls_key. Left out: a certificate of the local authority. A relative path starts at this file's folder."},
-	"gateway.tls_key":    {text: "A PEM file with the key to tls_cert."},
-	"gateway.revalidate": {text: "How often a credential in use is checked with Entra, from a second to a day.", standard: "60s", pattern: "^" + durationPattern + "$"},
+	{key: "gateway.tls_cert", text: "A PEM file with the gateway's certificate, with tls_key. Left out: a certificate of the local authority. A relative path starts at this file's folder."},
+	{key: "gateway.tls_key", text: "A PEM file with the key to tls_cert."},
+	{key: "gateway.revalidate", text: "How often a credential in use is checked with Entra, from a second to a day.", standard: "60s", pattern: "^" + durationPattern + "$"},
 
-	"gateway.legacy":      {text: "Further addresses, for devices that know TLS 1.0 or 1.1 at most. Only addresses of private networks, and only clients from there."},
-	"gateway.legacy.imap": {text: "IP-ADDRESS:PORT to listen on for IMAP with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2993"}},
-	"gateway.legacy.pop3": {text: "IP-ADDRESS:PORT to listen on for POP3 with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2995"}},
-	"gateway.legacy.smtp": {text: "IP-ADDRESS:PORT to listen on for SMTP with old TLS. Left out: not offered.", pattern: optional(addressPattern), examples: []string{"192.168.1.10:2587"}},
+	{key: "gateway.legacy", text: "Further addresses, for devices that know TLS 1.0 or 1.1 at most. Only addresses of private networks, and only clients from there."},
+	{key: "gateway.legacy.imap", text: "IP-ADDRESS:PORT to listen on for IMAP with old TLS. Left out: not offered.", pattern: optional + addressPattern + optionalEnd, examples: []string{"192.168.1.10:2993"}},
+	{key: "gateway.legacy.pop3", text: "IP-ADDRESS:PORT to listen on for POP3 with old TLS. Left out: not offered.", pattern: optional + addressPattern + optionalEnd, examples: []string{"192.168.1.10:2995"}},
+	{key: "gateway.legacy.smtp", text: "IP-ADDRESS:PORT to listen on for SMTP with old TLS. Left out: not offered.", pattern: optional + addressPattern + optionalEnd, examples: []string{"192.168.1.10:2587"}},
 
-	"hooks":                     {text: "Commands that the gateway runs when something happens: lines for the system's shell, with the event as JSON on standard input."},
-	"hooks.on_expiring":         {text: "An app password, or the gateway's certificate, ends in 30, 7 or 1 days; its local authority in 90 or less.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
-	"hooks.on_sign_in_required": {text: "Entra no longer accepts what stands behind an app password.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
-	"hooks.on_refused":          {text: "A sign-in was refused.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
-	"hooks.on_decoy":            {text: "A decoy app password was used.", pattern: optional(`(.|\n)*\S(.|\n)*`)},
+	{key: "hooks", text: "Commands that the gateway runs when something happens: lines for the system's shell, with the event as JSON on standard input."},
+	{key: "hooks.on_expiring", text: "An app password, or the gateway's certificate, ends in 30, 7 or 1 days; its local authority in 90 or less.", pattern: optional + `(.|\n)*\S(.|\n)*` + optionalEnd},
+	{key: "hooks.on_sign_in_required", text: "Entra no longer accepts what stands behind an app password.", pattern: optional + `(.|\n)*\S(.|\n)*` + optionalEnd},
+	{key: "hooks.on_refused", text: "A sign-in was refused.", pattern: optional + `(.|\n)*\S(.|\n)*` + optionalEnd},
+	{key: "hooks.on_decoy", text: "A decoy app password was used.", pattern: optional + `(.|\n)*\S(.|\n)*` + optionalEnd},
+}
+
+// describedKey is that of the key, or the zero value.
+func describedKey(key string) described {
+	for _, d := range describedKeys {
+		if d.key == key {
+			return d
+		}
+	}
+	return described{}
 }
 
 // Schema is the JSON schema (draft 2020-12) of the configuration file, for
@@ -112,7 +124,7 @@ func Schema() []byte {
 // is empty.
 func schemaOf(key string) map[string]any {
 	s := map[string]any{}
-	d := describedKeys[key]
+	d := describedKey(key)
 	if d.text != "" {
 		s["description"] = d.text
 	}
