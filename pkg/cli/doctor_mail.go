@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
-	"github.com/o365pw/o365pw/pkg/config"
 	"github.com/o365pw/o365pw/pkg/entra"
 	"github.com/o365pw/o365pw/pkg/explain"
 	"github.com/o365pw/o365pw/pkg/gateway"
@@ -57,7 +56,11 @@ func (d *doctor) mailChecks() []check {
 		list = append(list, check{id: "person " + m, title: "Person " + m, needs: []string{"graph-sign-in", "graph"},
 			run: func(ctx context.Context) result { return d.person(ctx, m) }})
 		for _, p := range d.allow {
-			list = append(list, check{id: p + " " + m, title: strings.ToUpper(p) + " " + m, needs: []string{"token", "exchange-" + p},
+			needs := []string{"token", "exchange-" + p}
+			if p == string(gateway.SMTP) && d.send() == string(gateway.SendGraph) {
+				needs = []string{"keychain", "graph"}
+			}
+			list = append(list, check{id: p + " " + m, title: strings.ToUpper(p) + " " + m, needs: needs,
 				after: []string{"permissions", "service-principal", "consent", "person " + m},
 				run:   func(ctx context.Context) result { return d.mailbox(ctx, gateway.Protocol(p), m) }})
 		}
@@ -177,7 +180,7 @@ var reached = map[gateway.Protocol]string{
 // mailbox signs in at Exchange and opens the mailbox.
 func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string) result {
 	if p == gateway.SMTP && d.send() == string(gateway.SendGraph) {
-		return skipped("it sends by Microsoft Graph, as is configured; " + graphNeeds)
+		return d.sending(ctx, mailbox)
 	}
 	err := d.try(ctx, p, mailbox)
 	if err == nil {
@@ -200,7 +203,7 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	case gateway.FaultSMTPAuthOff:
 		x, _ := explain.Exchange("SmtpClientAuthentication")
 		r.remedies = remediesOf(x.Remedies())
-		if sending, ok := d.byGraph(ctx, mailbox); ok {
+		if sending, ok := d.instead(ctx, mailbox); ok {
 			return sending
 		}
 	case gateway.FaultNotConnected:
@@ -218,35 +221,6 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 	r.remedies = d.withOtherName(ctx, r.remedies, p, mailbox)
 	r.remedies = d.filled(r.remedies, d.values(mailbox))
 	return r
-}
-
-// graphNeeds is what sending by Graph stands on.
-const graphNeeds = "what it needs: a token with Mail.Send, or the role Application Mail.Send in Exchange; " +
-	"with Mail.ReadBasic besides, the gateway can tell whether a message was sent whose answer was lost"
-
-// byGraph is what holds of a mailbox to which SMTP is closed: whether it sends by
-// Graph. ok is false where that is not meant to be, or not possible.
-func (d *doctor) byGraph(ctx context.Context, mailbox string) (r result, ok bool) {
-	p := d.session.profile
-	if d.send() == string(gateway.SendSMTP) {
-		return result{}, false
-	}
-	gst, err := controlOf(d.session.stateDir).Status(ctx)
-	switch {
-	case err == nil && slices.ContainsFunc(gst.ByGraph, func(m string) bool { return strings.EqualFold(m, mailbox) }):
-		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", graphNeeds), true
-	case d.delegated() && d.mailSignIn.GrantsGraph(p.Cloud):
-		return passed("SMTP is closed to it, and the gateway sends by Microsoft Graph in its place; %s", graphNeeds), true
-	}
-	return result{}, false
-}
-
-// send is how the app password that is looked at sends, or else the profile.
-func (d *doctor) send() string {
-	if d.subject != nil && d.subject.Send != "" {
-		return d.subject.Send
-	}
-	return cmp.Or(d.session.profile.Send, config.DefaultSend)
 }
 
 func (d *doctor) try(ctx context.Context, p gateway.Protocol, mailbox string) error {

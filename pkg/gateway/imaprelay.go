@@ -56,6 +56,9 @@ func (r *imapRelay) commanded(head []byte) {
 	switch cmd := parseIMAPCommand(head); cmd.verb {
 	case "APPEND":
 		r.appending = cmd.tag
+		if !bytes.Contains(bytes.ToLower(cmd.args), []byte(`\draft`)) {
+			r.s.server.journal.noteFiled(r.s.grant.Mailbox)
+		}
 	case "LOGOUT":
 		r.loggedOut = cmd.tag
 	}

@@ -123,8 +123,8 @@ type position struct {
 const (
 	// tailSize holds the longest announcement and what stands before it.
 	tailSize = len(" ~{9223372036854775807+}\r")
-	// headSize holds a tag and the verb after it.
-	headSize = imapMaxTag + len(" AUTHENTICATE ")
+	// headSize holds a tag, the verb after it, and of APPEND the flags as a rule.
+	headSize = imapMaxTag + len(" AUTHENTICATE ") + 200
 )
 
 // between says whether the next byte would begin a response.

@@ -29,6 +29,7 @@ type letter struct {
 type fitted struct {
 	message []byte
 	id      string // its Message-ID, in angle brackets; empty: it has none that could be looked for
+	given   bool   // its Message-ID was added here
 }
 
 // maxHeader bounds a header: servers have limits, 256 KiB at the most.
@@ -144,7 +145,7 @@ func (l letter) fit(g Grant, now time.Time, id string) (fitted, error) {
 	}
 	out := fitted{id: messageID(fields)}
 	if count["message-id"] == 0 { // RFC 6409 section 8.3
-		out.id = id
+		out.id, out.given = id, true
 		added.WriteString("Message-ID: " + out.id + "\r\n")
 	}
 	if count["date"] == 0 { // RFC 6409 section 8.2

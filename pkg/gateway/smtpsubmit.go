@@ -64,10 +64,13 @@ func (r *smtpSubmit) serve(ctx context.Context) error {
 		switch {
 		case errors.Is(err, errTooLong):
 			return &ending{public: "command too long", cause: err}
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF): // without TLS's good-bye, as of many
 			r.told()
 			return nil
 		case err != nil:
+			if ctx.Err() != nil && errors.Is(endingOf(ctx), errIdle) { // TCP would have found it gone
+				r.told()
+			}
 			return fmt.Errorf("the client's connection was lost: %w", err)
 		}
 		r.told()
@@ -293,23 +296,31 @@ func (r *smtpSubmit) deliver(ctx context.Context, text *messageText) error {
 	} else {
 		r.s.log.Info("a message that came again was sent before; it was not sent twice", "app_password", r.grant.Name, "mailbox", r.grant.Mailbox, "message_id", limited(m.note.MessageID, 200))
 	}
-	if r.hungUp() { // it has no answer, and will come again
+	reply := lineText("250 2.0.0 sent by Graph as " + limited(m.note.MessageID, 200))
+	if r.hungUp() && (r.s.client.in.Buffered() == 0 || !m.fitted.given) {
+		// It has gone without an answer and will come again, unless it has only
+		// half-closed. One that has sent QUIT ahead, as Postfix does, is known
+		// again by its message's id; a script's message without one may be the same
+		// each time.
+		_ = r.s.reply("%s", reply)
 		return io.EOF
 	}
 	r.untold = &m.note
-	return answer(lineText("250 2.0.0 sent by Graph as " + limited(m.note.MessageID, 200)))
+	return answer(reply)
 }
 
 // hangUpLook is how long hungUp looks: what has come already is read at once.
 const hangUpLook = time.Millisecond
 
-// hungUp says whether the client has ended the connection.
+// hungUp says whether the client has ended the connection, after what it has sent
+// ahead.
 func (r *smtpSubmit) hungUp() bool {
-	if r.s.client.in.Buffered() > 0 {
+	in := r.s.client.in
+	if in.Buffered() == in.Size() {
 		return false
 	}
 	_ = r.s.client.raw.SetReadDeadline(time.Now().Add(hangUpLook))
-	_, err := r.s.client.in.Peek(1)
+	_, err := in.Peek(in.Buffered() + 1)
 	_ = r.s.client.raw.SetReadDeadline(time.Time{}) // an end of the session has a limit of its own
 	return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 }

@@ -121,15 +121,18 @@ func (m *submission) lookFor(ctx context.Context, lost *SubmitError) (bool, erro
 // error is the reply where that is not known.
 func (m *submission) sentBefore(ctx context.Context) (bool, error) {
 	journal := &m.server.journal
-	notes, all, err := journal.about(m.note, time.Now())
+	notes, all, bad, err := journal.about(m.note, time.Now())
+	if bad != nil {
+		m.server.log().Error("notes of messages cannot be used; should one of these messages come again, it may be sent twice", "cause", bad)
+	}
 	if err != nil {
-		return false, &SubmitError{Code: "451 4.3.0", Public: "the gateway cannot read its notes, so it sends nothing", Err: err}
+		return false, &SubmitError{Code: "451 4.3.0", Public: "the message may have been sent already: the gateway cannot read its note of it", Err: err}
 	}
 	if all >= maxNotes {
 		return false, &SubmitError{Code: "451 4.3.1", Public: "too many messages may have been sent or not; try again tomorrow", Err: fmt.Errorf("%d messages of the last day may have been sent or not", all)}
 	}
 	for _, n := range notes {
-		same := n.same(m.note)
+		same, twin := n.same(m.note), n.twin(m.note)
 		if n.Digest == m.note.Digest {
 			// The id that it was given the first time, where it has none.
 			if m.fitted, err = m.letter.fit(m.grant, time.Now(), n.MessageID); err != nil {
@@ -142,6 +145,9 @@ func (m *submission) sentBefore(ctx context.Context) (bool, error) {
 				m.note = n
 				return true, nil
 			}
+			if twin {
+				return false, changed(n)
+			}
 			continue
 		}
 		found, err := m.look(ctx, n)
@@ -153,8 +159,11 @@ func (m *submission) sentBefore(ctx context.Context) (bool, error) {
 			return true, nil
 		case found: // its client has not been told
 			journal.accept(n)
+			if twin {
+				return false, changed(n)
+			}
 		case errors.Is(err, errors.ErrUnsupported):
-			if same {
+			if same || twin {
 				return false, m.cannotTell(n, nil)
 			}
 		case err != nil:
@@ -168,14 +177,26 @@ func (m *submission) sentBefore(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// look asks whether the message of the note is in Sent Items.
+// changed is the reply to a message with a text that is not the one which was sent by
+// its Message-ID to its recipients: it may be another, or the same with new boundaries.
+func changed(n note) error {
+	return &SubmitError{Code: "554 5.6.0", Public: "this message was sent before, with another text, and is not sent again as it is now: look into Sent Items, and if this one is needed as well, send it as a new message",
+		Err: errors.New("another message with the Message-ID " + limited(n.MessageID, 200) + " was sent to the same recipients")}
+}
+
+// look asks whether the message of the note is in Sent Items. A copy that the mail
+// program may have filed itself says nothing.
 func (m *submission) look(ctx context.Context, n note) (bool, error) {
 	if n.MessageID == "" || n.Shared {
 		return false, errors.ErrUnsupported
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	return m.server.Graph.Sent(ctx, m.grant, n.MessageID, n.Time)
+	found, err := m.server.Graph.Sent(ctx, m.grant, n.MessageID, n.Time)
+	if found && m.server.journal.mayBeFiled(n) {
+		return false, errors.ErrUnsupported
+	}
+	return found, err
 }
 
 // cannotTell is the reply where the answer was lost and nobody may look. It is for
@@ -188,7 +209,7 @@ func (m *submission) cannotTell(n note, lost *SubmitError) error {
 		}
 	}
 	e := &SubmitError{Code: "554 5.4.7", Public: "the message may have been sent, and nobody can tell: look into Sent Items, and if it is not there, send it again as a new message",
-		Err: errors.New("the answer was lost, and the application may not look into Sent Items: permit Mail.ReadBasic")}
+		Err: errors.New("the answer was lost, and Sent Items do not tell: the application may not look there (permit Mail.ReadBasic), or the copy there may be the mail program's own")}
 	if lost != nil && lost.Err != nil {
 		e.Err = fmt.Errorf("%w: %w", e.Err, lost.Err)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/smtp"
 	"net/textproto"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -42,8 +43,8 @@ func (e *BrokenError) Error() string {
 // Unwrap is the cause.
 func (e *BrokenError) Unwrap() error { return e.Err }
 
-// UnknownError tells that the server got the whole message and has not answered:
-// it may have been sent. To send it again may send it twice.
+// UnknownError tells that the server got the whole message and has not answered,
+// or does not know itself: it may have been sent. To send it again may send it twice.
 type UnknownError struct {
 	MessageID string
 	err       error
@@ -52,7 +53,17 @@ type UnknownError struct {
 // Error names the message. It does not wrap its cause, which may be that of an
 // interrupt: what has become of the message is the news.
 func (e *UnknownError) Error() string {
+	if said, ok := errors.AsType[*textproto.Error](e.err); ok {
+		return fmt.Sprintf("the message %s may have been sent: the server got all of it and says %d %s", e.MessageID, said.Code, said.Msg)
+	}
 	return fmt.Sprintf("the message %s may have been sent: the server got all of it and did not answer: %v", e.MessageID, e.err)
+}
+
+// undecided tells that a reply to a message leaves open whether it was sent: the
+// gateway says so where Graph's answer was lost, and 421 is the end of a session
+// whose message was on its way.
+func undecided(e *textproto.Error) bool {
+	return e.Code == 421 || strings.Contains(e.Msg, "the message may have been sent")
 }
 
 // stepLimit is how long a reply may take (RFC 5321 section 4.5.3.2.6 has ten
@@ -203,7 +214,7 @@ func (m *Message) data(s *submission, data []byte) (reply string, err error) {
 	if err == nil {
 		code, reply, err = s.client.Text.ReadResponse(2)
 	}
-	if e, ok := errors.AsType[*textproto.Error](err); ok {
+	if e, ok := errors.AsType[*textproto.Error](err); ok && !undecided(e) {
 		return "", &RefusedError{"message", e.Code, e.Msg}
 	}
 	if err != nil {

@@ -124,6 +124,8 @@ func TestSubmitFails(t *testing.T) {
 		"message":            {answers: map[string]string{"end": "554 5.2.252 SendAsDenied"}, err: "nothing was sent: message: the server says 554 5.2.252 SendAsDenied", sent: true},
 		"message, later":     {answers: map[string]string{"end": "432 4.3.2 busy"}, err: "nothing was sent: message: the server says 432 4.3.2 busy", sent: true},
 		"no answer":          {answers: map[string]string{"end": ""}, err: "the message <1@x> may have been sent: the server got all of it and did not answer", sent: true},
+		"ends the session":   {answers: map[string]string{"end": "421 4.3.2 shutting down"}, err: "the message <1@x> may have been sent: the server got all of it and says 421 4.3.2 shutting down", sent: true},
+		"does not know":      {answers: map[string]string{"end": "451 4.4.2 the message may have been sent already, which is not known yet"}, err: "the message <1@x> may have been sent: the server got all of it and says 451 4.4.2 ", sent: true},
 		"hangs up at RCPT":   {answers: map[string]string{"RCPT": ""}, err: "nothing was sent: RCPT TO:<bob@contoso.com>: EOF"},
 		"hangs up in middle": {answers: map[string]string{"middle": "hang up"}, err: "nothing was sent: message: "},
 		"too long":           {hello: "250-SIZE 20\n", err: "the message is longer than 20 bytes"},
