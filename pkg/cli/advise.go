@@ -69,6 +69,9 @@ func advise(err error) advice {
 		}
 		return advice{wrongUsage, "make one that may: o365pw create NAME --for " + e.Client}
 	}
+	if _, ok := errors.AsType[*clientconfig.NoAuthorityError](err); ok {
+		return advice{failed, "o365pw serve, once; or: o365pw cert export"}
+	}
 	if a, ok := adviseAppPassword(err); ok {
 		return a
 	}

@@ -58,11 +58,18 @@ func startClearing(order clearOrder, tty *os.File) error {
 	if err != nil {
 		return err
 	}
+	ready, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	_, err = in.Write(text)
-	return errors.Join(err, in.Close(), cmd.Process.Release())
+	err = errors.Join(err, in.Close())
+	// It closes this once it has its order: told to end from now on, it clears.
+	_, _ = io.Copy(io.Discard, ready)
+	return errors.Join(err, ready.Close(), cmd.Process.Release())
 }
 
 // clearClipboard is the process that [app.clearLater] leaves behind. It says
@@ -73,6 +80,9 @@ func clearClipboard(ctx context.Context, env Env) int {
 		return int(wrongUsage)
 	}
 	ignoreHangup()
+	if f, ok := env.Stderr.(io.Closer); ok {
+		_ = f.Close() // who has started this waits for it
+	}
 	order.wait(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clipboardTimeout)
 	defer cancel()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/clientconfig"
+	"github.com/o365pw/o365pw/pkg/gateway"
 )
 
 type settingsOptions struct {
@@ -153,11 +154,15 @@ func findClient(name string) (clientconfig.Client, error) {
 	for _, c := range clientconfig.Clients() {
 		all = append(all, c.Name)
 	}
-	typed := strings.ToLower(name)
+	typed := strings.ToLower(strings.TrimSpace(name))
 	for _, n := range all {
 		if distance(typed, n) <= 2 || len(typed) >= 3 && (strings.Contains(n, typed) || strings.Contains(typed, n)) {
 			near = append(near, n)
 		}
+	}
+	if typed == "printer" || typed == "scanner" {
+		return c, &usageError{problem: "which kind of " + typed + ": by what it can do",
+			hint: "--for printer-tls (SSL/TLS), --for printer-starttls (STARTTLS, often called TLS), or --for printer-plain (neither)"}
 	}
 	hint := "o365pw settings --list"
 	if len(near) > 0 {
@@ -199,6 +204,9 @@ func (a *app) settingsFor(ctx context.Context, s *session, rec apppassword.Recor
 	if err != nil {
 		return nil, err
 	}
+	if _, err := os.Stat(account.CAFile); account.CAFile != "" && errors.Is(err, fs.ErrNotExist) {
+		a.note("%s is not there yet: the first o365pw serve makes it", account.CAFile)
+	}
 	out := &clientSettings{Client: client.Name, Files: []settingsFile{}, Steps: orEmpty(cfg.Steps)}
 	runs := false
 	for _, f := range cfg.Files {
@@ -228,24 +236,31 @@ func (a *app) account(ctx context.Context, s *session, rec apppassword.Record, c
 	account.From = senderOf(rec, account.Address)
 
 	own := s.gateway.TLSCert == "" // the gateway's certificate is of the local authority
+	shown := a.clientCertificate(s)
+	account.CAFile, account.OwnCertificate = shown.trust, !own
+	listeners, _ := s.listening(ctx)
+	named := ""
 	for p, srv := range s.servers(ctx, rec) {
 		if client.Device && isLoopback(srv.Host) {
 			a.warn("the gateway listens for %[1]s on this machine alone; to let %[2]s reach it, in [gateway] of the configuration: %[1]s = \"%[3]s\"",
-				p, client.Title, net.JoinHostPort(outsideHost(), fmt.Sprint(srv.Port)))
+				p, map[bool]string{true: "the device", false: client.Title}[strings.HasPrefix(client.Name, "printer")], net.JoinHostPort(outsideHost(), fmt.Sprint(srv.Port)))
 		}
-		if own && srv.Host == "127.0.0.1" { // some compare the certificate with names only
+		switch {
+		case !own:
+			listens := srv.Host
+			if srv.Host = shown.name(listens); srv.Host != listens && srv.Host != named && srv.Host != "localhost" {
+				named = srv.Host
+				a.note("the gateway's certificate is for %s and not for %s: that name has to lead to this gateway", named, listens)
+			}
+		case srv.Host == "127.0.0.1": // some compare the certificate with names only
 			srv.Host = "localhost"
+		case client.Device:
+			srv.Host = s.outsideName(listeners[gateway.Protocol(p)])
 		}
 		account.Servers[p] = clientconfig.Server{Host: srv.Host, Port: srv.Port, Security: srv.Security}
 	}
 	if _, reads := account.Servers["imap"]; client.Device && reads && rec.LoginName == "" {
 		account.ProfilePage = s.profilePage(ctx, account.Address)
-	}
-	if own {
-		account.CAFile = filepath.Join(s.stateDir, "ca.pem")
-		if _, err := os.Stat(account.CAFile); errors.Is(err, fs.ErrNotExist) {
-			a.note("%s is not there yet: the first o365pw serve makes it", account.CAFile)
-		}
 	}
 	var err error
 	account.Program, err = a.calledAs()

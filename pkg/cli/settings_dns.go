@@ -43,7 +43,7 @@ func (a *app) runDNS(ctx context.Context, domain string) error {
 	}
 	listeners, page := s.listening(ctx)
 	port := "443"
-	host := outsideName(page, s.gateway.TLSCert != "")
+	host := s.outsideName(page)
 	if page == "" {
 		a.warn("the gateway tells mail programs no settings, so that only the SRV records are of use; in [gateway] of the configuration: autoconfig = \"0.0.0.0:8443\"")
 	} else {
@@ -60,7 +60,7 @@ func (a *app) runDNS(ctx context.Context, domain string) error {
 			a.warn("the gateway listens for %s on this machine alone", p)
 		}
 		if page == "" {
-			host = outsideName(addr, s.gateway.TLSCert != "")
+			host = s.outsideName(addr)
 		}
 		servers[string(p)] = clientconfig.Server{Host: h, Port: n, Security: "tls"}
 	}
@@ -100,16 +100,22 @@ func (s *session) listening(ctx context.Context) (listeners map[gateway.Protocol
 	return map[gateway.Protocol]string{gateway.IMAP: s.gateway.IMAP, gateway.POP3: s.gateway.POP3, gateway.SMTP: s.gateway.SMTP}, s.gateway.Autoconfig
 }
 
-// outsideName is by what other machines reach a listener. A name without a dot
-// means nothing to most of them; the certificate of the local authority is good
-// for the address, too.
-func outsideName(listen string, named bool) string {
+// outsideName is by what other machines reach a listener: a name in its
+// certificate. A name without a dot means nothing to most of them; the certificate
+// of the local authority is good for the address, too.
+func (s *session) outsideName(listen string) string {
 	host, _, _ := net.SplitHostPort(listen)
 	name := clientHost(host)
-	if name == host || named || strings.Contains(name, ".") {
+	if s.gateway.TLSCert != "" {
+		return s.ownCertificate().name(name)
+	}
+	if name == host || strings.Contains(name, ".") {
 		return name
 	}
-	return outsideHost()
+	if address := outsideHost(); address != "0.0.0.0" {
+		return address
+	}
+	return name
 }
 
 // profilePage is the address of the page with the profile of a mailbox for
@@ -124,5 +130,5 @@ func (s *session) profilePage(ctx context.Context, address string) string {
 	if given := s.gateway.AutoconfigDomains; len(given) > 0 && !slices.Contains(given, domain) {
 		return ""
 	}
-	return fmt.Sprintf("https://%s/profile.mobileconfig?address=%s", net.JoinHostPort(outsideName(page, s.gateway.TLSCert != ""), port), url.QueryEscape(address))
+	return fmt.Sprintf("https://%s/profile.mobileconfig?address=%s", net.JoinHostPort(s.outsideName(page), port), url.QueryEscape(address))
 }

@@ -1,6 +1,14 @@
 package cli
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +18,7 @@ import (
 
 	"github.com/o365pw/o365pw/pkg/apppassword"
 	"github.com/o365pw/o365pw/pkg/clientconfig"
+	"github.com/o365pw/o365pw/pkg/internal/localca"
 )
 
 // settingsApp is an app with a state folder, a configuration and nothing else.
@@ -65,15 +74,95 @@ func TestSettingsOfDevices(t *testing.T) {
 	}
 }
 
+// TestSettingsTrust: programs are told to trust what can be trusted, and the
+// server by a name that is in its certificate.
 func TestSettingsTrust(t *testing.T) {
 	account, said := settingsAccount(t, "", clientconfig.Client{})
-	if filepath.Base(account.CAFile) != "ca.pem" || !strings.Contains(said, "the first o365pw serve makes it") || account.Servers["imap"].Host != "localhost" {
+	if filepath.Base(account.CAFile) != "ca.pem" || account.OwnCertificate || said != "" || account.Servers["imap"].Host != "localhost" {
 		t.Errorf("with its own authority: %+v, %q", account, said)
 	}
 	account, said = settingsAccount(t, "tls_cert = \"a.pem\"\ntls_key = \"b.pem\"\n", clientconfig.Client{})
 	if account.CAFile != "" || said != "" || account.Servers["imap"].Host != "127.0.0.1" {
-		t.Errorf("with a certificate of one's own: %+v, %q", account, said)
+		t.Errorf("with a certificate that is not there: %+v, %q", account, said)
 	}
+	signed, byAnother := selfSigned(t, "*.contoso.com", "mail.contoso.com"), leafOf(t, "127.0.0.1", "mail.contoso.com")
+	for name, c := range map[string]struct {
+		file, trust, host, said string
+	}{
+		"one that has signed itself":          {signed, signed, "mail.contoso.com", "that name has to lead to this gateway"},
+		"one that is good for the address":    {byAnother, "", "127.0.0.1", "tell the mail program to trust the authority that has"},
+		"one for localhost and not 127.0.0.1": {selfSigned(t, "mail.contoso.com", "localhost"), "*", "localhost", ""},
+		"one for whole domains":               {selfSigned(t, "*.contoso.com"), "*", "127.0.0.1", ""},
+	} {
+		account, said := settingsAccount(t, fmt.Sprintf("tls_cert = %q\ntls_key = \"b.pem\"\n", c.file), clientconfig.Client{})
+		if c.trust != "*" && account.CAFile != c.trust || account.Servers["imap"].Host != c.host || !strings.Contains(said, c.said) || c.said == "" && said != "" {
+			t.Errorf("%s: trusts %q at %s, %q", name, account.CAFile, account.Servers["imap"].Host, said)
+		}
+	}
+}
+
+// TestSettingsOnAllAddresses: a phone gets an address, since the name of this
+// machine means nothing to it.
+func TestSettingsOnAllAddresses(t *testing.T) {
+	const everywhere = "imap = \"0.0.0.0:1993\"\nsmtp = \":1587\"\n"
+	machine := clientHost("")
+	want := outsideHost()
+	if want == "0.0.0.0" || strings.Contains(machine, ".") {
+		want = machine
+	}
+	account, _ := settingsAccount(t, everywhere, clientconfig.Client{Name: "iphone", Device: true})
+	for p, s := range account.Servers {
+		if s.Host != want {
+			t.Errorf("%s at %s, want %s", p, s.Host, want)
+		}
+	}
+	account, _ = settingsAccount(t, everywhere, clientconfig.Client{Name: "mutt"})
+	if got := account.Servers["imap"].Host; got != machine {
+		t.Errorf("a program is told %s, want %s", got, machine)
+	}
+}
+
+// selfSigned is the file of a certificate for names, which nobody else has signed.
+func selfSigned(t *testing.T, names ...string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: names[0]}, DNSNames: names, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pemFile(t, der)
+}
+
+// leafOf is the file of a certificate of an authority that nobody knows.
+func leafOf(t *testing.T, names ...string) string {
+	t.Helper()
+	now := time.Now()
+	caPEM, keyPEM, err := localca.Create("unknown", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := localca.Load(caPEM, keyPEM, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := ca.Leaf(names, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pemFile(t, leaf.Certificate[0])
+}
+
+func pemFile(t *testing.T, der []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "own.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // TestSettingsMissing tells a protocol that is allowed but not offered from one
@@ -117,10 +206,18 @@ func TestSenderOf(t *testing.T) {
 }
 
 func TestFindClient(t *testing.T) {
-	for typed, near := range map[string]string{"mtt": "mutt", "neomut": "neomutt", "isync": "o365pw settings --list", "aercc": "aerc"} {
+	for typed, near := range map[string]string{"mtt": "mutt", "neomut": "neomutt", "gnus": "o365pw settings --list", "printer": "--for printer-starttls (STARTTLS", "Scanner": "--for printer-plain", "aercc": "aerc"} {
 		_, err := findClient(typed)
 		if adv := advise(err); adv.code != wrongUsage || !strings.Contains(adv.hint, near) {
 			t.Errorf("%s: %+v", typed, adv)
+		}
+	}
+	for typed, want := range map[string]string{
+		"Apple Mail": "apple-mail", "MUTT ": "mutt", "isync": "mbsync", "Outlook (classic)": "outlook", "git send-email": "git-send-email", "snail": "s-nail",
+		"iOS": "iphone", "Gmail": "android", "K-9 Mail": "android", "Printer TLS": "printer-tls", "scanner-plain": "printer-plain", "bsd-mailx": "mailx", "python3": "python",
+	} {
+		if c, err := findClient(typed); err != nil || c.Name != want {
+			t.Errorf("%s: %q, %v", typed, c.Name, err)
 		}
 	}
 	if d := []int{distance("", "abc"), distance("abc", ""), distance("kitten", "sitting"), distance("same", "same")}; !slices.Equal(d, []int{3, 3, 3, 0}) {

@@ -12,7 +12,11 @@ func android(a Account) (Config, error) {
 	protocol, in, reads := a.receiving()
 	smtp, sends := a.Servers["smtp"]
 	if a.CAFile != "" {
-		c.Steps = append(c.Steps, "Trust the gateway: run o365pw cert export --format der --file o365pw-ca.cer, bring the file to the phone, and install it under Settings > Security > Encryption & credentials > Install a certificate > CA certificate")
+		file := "bring " + a.CAFile + " to the phone"
+		if !a.OwnCertificate {
+			file = "run " + a.command("cert", "export", "--format", "der", "--file", "o365pw-ca.cer") + ", bring the file to the phone"
+		}
+		c.Steps = append(c.Steps, "Trust the gateway: "+file+", and install it under Settings > Security > Encryption & credentials > Install a certificate > CA certificate")
 	}
 	if reads && sends {
 		data, err := exported(a, protocol, in, smtp)

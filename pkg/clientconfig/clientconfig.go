@@ -32,6 +32,9 @@ type Account struct {
 	// CAFile is the path of the certificate (PEM) to trust on this machine;
 	// empty: the gateway's certificate is of an authority that machines trust.
 	CAFile string
+	// OwnCertificate tells that CAFile is named in the configuration, and not the
+	// gateway's own authority, which the commands under o365pw cert hand out.
+	OwnCertificate bool
 
 	// ProfilePage is the https URL at which the gateway has the profile of this
 	// account for Apple's devices; empty: it answers no autoconfiguration, or not
@@ -82,6 +85,14 @@ func Shell(arg string) string {
 		return arg
 	}
 	return "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+}
+
+// trustHere is how this machine comes to trust the gateway.
+func (a Account) trustHere() string {
+	if a.OwnCertificate {
+		return "have this machine trust " + a.CAFile
+	}
+	return "run " + a.command("cert", "install") + " on this machine"
 }
 
 // Config is how one program is set up.
@@ -167,6 +178,15 @@ func (e *MissingError) Error() string {
 	return fmt.Sprintf("%s needs %s, which this app password may not use", e.Client, what)
 }
 
+// NoAuthorityError tells that settings need the certificate of the gateway's
+// authority, which has not been made yet.
+type NoAuthorityError struct{ File string }
+
+// Error says which.
+func (e *NoAuthorityError) Error() string {
+	return e.File + ", which is to be trusted and is part of these settings, is not there yet"
+}
+
 // Clients are all there are settings for, sorted by name.
 func Clients() []Client {
 	all := slices.Concat(readers(), senders(), graphical())
@@ -174,14 +194,37 @@ func Clients() []Client {
 	return all
 }
 
-// Find is the client of that name, in any case.
+// Find is the client of that name or title, or of another name that people have
+// for it. Capitals, blanks and signs do not matter.
 func Find(name string) (Client, bool) {
+	typed := letters(name)
+	typed = cmp.Or(otherNames[typed], typed)
 	for _, c := range Clients() {
-		if strings.EqualFold(c.Name, name) {
+		if typed == letters(c.Name) || typed == letters(c.Title) {
 			return c, true
 		}
 	}
 	return Client{}, false
+}
+
+// otherNames are what else clients are called, in [letters].
+var otherNames = map[string]string{
+	"applemailapp": "applemail", "macmail": "applemail", "macos": "applemail", "mailapp": "applemail",
+	"ios": "iphone", "ipados": "ipad",
+	"k9": "android", "k9mail": "android", "gmail": "android", "samsungemail": "android", "thunderbirdandroid": "android", "androidphone": "android",
+	"isync": "mbsync", "getmail6": "getmail", "offlineimap3": "offlineimap", "python3": "python", "heirloommailx": "snail",
+	"git": "gitsendemail", "sendemail": "gitsendemail",
+	"scannertls": "printertls", "scannerstarttls": "printerstarttls", "scannerplain": "printerplain", "printerssl": "printertls", "printernone": "printerplain",
+}
+
+// letters are the letters and digits of a name, in lower case.
+func letters(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, name)
 }
 
 // Missing are the protocols of which the client needs one more than there are;

@@ -40,8 +40,12 @@ func printer(a Account, security, called string) (Config, error) {
 		"Password: 16 letters, typed without spaces; they are shown by: "+a.PasswordCommand(),
 		"Sender, From or reply address: "+a.Sender()+"; another one is refused")
 	if a.CAFile != "" {
+		file := a.CAFile
+		if !a.OwnCertificate {
+			file = "the file made by: " + a.command("cert", "export")
+		}
 		steps = append(steps,
-			"Certificate, where it has a page to import one: the file made by: "+a.command("cert", "export"),
+			"Certificate, where it has a page to import one: "+file,
 			"If it says that the certificate is not valid: set its clock; import the certificate; or switch the check off ("+
 				"Verify server certificate), which lets who controls the network between see the password")
 	}

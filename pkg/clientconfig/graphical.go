@@ -64,7 +64,7 @@ func (a Account) roots() ([]Root, error) {
 	}
 	rest, err := os.ReadFile(a.CAFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s, which is to be trusted, is not there yet: the first o365pw serve makes it", a.CAFile)
+		return nil, &NoAuthorityError{File: a.CAFile}
 	} else if err != nil {
 		return nil, fmt.Errorf("the certificate to trust: %w", err)
 	}

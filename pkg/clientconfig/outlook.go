@@ -2,6 +2,7 @@ package clientconfig
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
@@ -13,7 +14,7 @@ func outlook(a Account) (Config, error) {
 	protocol, in, ok := a.receiving()
 	smtp, sends := a.Servers["smtp"]
 	if a.CAFile != "" {
-		c.Steps = append(c.Steps, "Trust the gateway: run o365pw cert install on this PC; for another, copy "+a.CAFile+" to it, and run there: certutil -user -addstore Root ca.pem")
+		c.Steps = append(c.Steps, "Trust the gateway: "+a.trustHere()+"; for another, copy "+a.CAFile+" to it, and run there: certutil -user -addstore Root "+filepath.Base(a.CAFile))
 	}
 	if ok && sends {
 		c.Files = []File{{Path: "o365pw.prf", Content: prf(a, protocol, in, smtp)}}

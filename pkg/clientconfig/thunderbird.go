@@ -51,7 +51,7 @@ func thunderbird(a Account) (Config, error) {
 		c.Files = []File{{Path: "isp/" + domain + ".xml", Content: Autoconfig(domain, a.User, a.Servers)}}
 	}
 	if a.CAFile != "" {
-		c.Steps = append(c.Steps, "Trust the gateway: run o365pw cert install on this machine; on another, in Thunderbird, Settings > Privacy & Security > Certificates > Manage Certificates > Authorities > Import, file "+a.CAFile+", and tick that it identifies websites")
+		c.Steps = append(c.Steps, "Trust the gateway: "+a.trustHere()+"; on another, in Thunderbird, Settings > Privacy & Security > Certificates > Manage Certificates > Authorities > Import, file "+a.CAFile+", and tick that it identifies websites")
 	}
 	c.Steps = append(c.Steps,
 		"Add the account: Settings > Account Settings > Account Actions > Add Mail Account; type your name and "+a.Address+", and press Continue",

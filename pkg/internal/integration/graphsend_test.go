@@ -28,7 +28,7 @@ func newGraphLab(t *testing.T) *lab {
 	l.secrets = append(l.secrets, adminSecret)
 	l.state = filepath.Join(l.dir, "state")
 	l.env = append([]string{
-		"PATH=" + os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8",
+		"PATH=" + os.Getenv("PATH"), "TERM=dumb", "LC_ALL=C.UTF-8", quickExit,
 		"AZURE_CLIENT_ID=" + id, "AZURE_CLIENT_SECRET=" + adminSecret,
 	}, l.fileKeychain()...)
 	l.settle("1h")
@@ -39,6 +39,7 @@ func newGraphLab(t *testing.T) *lab {
 // from them arrives as they sent it, but for what stands in front of it; whom only
 // the envelope names gets the message, and shows nowhere in it.
 func TestGraphSenders(t *testing.T) {
+	t.Parallel()
 	l := newGraphLab(t)
 	password := l.create("sender")
 	l.serve()

@@ -89,6 +89,7 @@ func (l *lab) oneMore(send func()) string {
 // TestSettingsOfSenders uses the settings of each program that sends as they are
 // printed, by the program itself.
 func TestSettingsOfSenders(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, options{})
 	l.create(awkward)
 	l.serve()
@@ -244,6 +245,7 @@ func (l *lab) scan(p printed, implicit bool) {
 // TestSettingsOfPostfix has Postfix relay by the script that is printed, and
 // takes it back: a whole Postfix with folders and ports of its own.
 func TestSettingsOfPostfix(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("Postfix starts as root only")
 	}
@@ -372,6 +374,7 @@ smtp_tls_security_level = may
 
 // TestSendmail calls the program as others call sendmail(1).
 func TestSendmail(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, options{})
 	l.create("laptop")
 	caller := strings.TrimSpace(l.try("", "id", "-un").stdout)

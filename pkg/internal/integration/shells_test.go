@@ -29,7 +29,7 @@ func newShellLab(t *testing.T, names ...string) *lab {
 	l.file("bin/argdump", []byte("#!/bin/sh\nfor a; do printf '%s\\n' \"$a\"; done >\"$ARGS\".new\nmv \"$ARGS\".new \"$ARGS\"\n"))
 	must(t, os.Chmod(filepath.Join(bin, "argdump"), 0o700))
 	must(t, os.Symlink(binary, filepath.Join(bin, "o365pw")))
-	l.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME=" + l.dir, "ARGS=" + filepath.Join(l.dir, "args"), "GORACE=atexit_sleep_ms=0"}
+	l.env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME=" + l.dir, "ARGS=" + filepath.Join(l.dir, "args"), quickExit}
 	env := l.env
 	l.env = append(slices.Clone(env), l.fileKeychain()...)
 	for _, name := range names {
