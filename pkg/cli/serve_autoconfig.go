@@ -85,12 +85,17 @@ func (g *gatewayRun) domains() []string {
 	return domains
 }
 
-// leafNames are the names for a certificate of the local authority.
+// leafNames are the names for a certificate of the local authority. A domain may
+// leave no room for another label (RFC 1035 section 2.3.4): nobody has that name.
 func (g *gatewayRun) leafNames() []string {
 	names := slices.Clone(g.names)
 	if g.autoconfigLn != nil {
 		for _, d := range g.domains() {
-			names = append(names, d, "autoconfig."+d, "autodiscover."+d)
+			for _, name := range []string{d, "autoconfig." + d, "autodiscover." + d} {
+				if config.IsDomain(name) {
+					names = append(names, name)
+				}
+			}
 		}
 	}
 	return names
