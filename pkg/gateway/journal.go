@@ -20,8 +20,9 @@ import (
 const (
 	// noteKept is how long it is remembered that the fate of a message is unknown.
 	noteKept = 24 * time.Hour
-	// maxNotes bounds them. There is one for each message that is being sent, and
-	// for each whose answer was lost.
+	// maxNotes bounds those of a mailbox, which keeps no other one from sending.
+	// There is one for each message that is being sent, and for each whose answer
+	// was lost.
 	maxNotes = 1000
 )
 
@@ -135,7 +136,7 @@ func (j *journal) forget(n note) error {
 }
 
 // about are the notes on the message, those on its Message-ID to whomever
-// included, and how many there are in all. Old ones are cleared away.
+// included, and how many the mailbox has in all. Old ones are cleared away.
 func (j *journal) about(n note, now time.Time) (found []note, all int, err error) {
 	entries, err := os.ReadDir(j.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -167,8 +168,11 @@ func (j *journal) about(n note, now time.Time) (found []note, all int, err error
 			}
 			continue
 		}
+		if m.Mailbox != n.Mailbox {
+			continue
+		}
 		all++
-		if m.Mailbox == n.Mailbox && (m.same(n) || m.MessageID != "" && m.MessageID == n.MessageID) {
+		if m.same(n) || m.MessageID != "" && m.MessageID == n.MessageID {
 			found = append(found, m)
 		}
 	}
