@@ -12,14 +12,18 @@ import (
 	"time"
 )
 
-// sending is a client that has signed in and sends by Graph.
-func (r *rig) sending(t *testing.T) *end {
+// sending are clients that have signed in and send by Graph.
+func (r *rig) sending(t *testing.T, n int) (clients []*end) {
 	t.Helper()
-	conn := r.connect("127.0.0.1:5000")
-	client := &end{conn, bufio.NewReader(conn)}
-	client.hears(t, "220 ")
-	client.says(t, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+goodUser+"\x00"+goodPassword))+"\r\n", "235 ")
-	return client
+	for range n {
+		conn := r.connect("127.0.0.1:5000")
+		clients = append(clients, &end{conn, bufio.NewReader(conn)})
+	}
+	for _, client := range clients {
+		client.hears(t, "220 ")
+		client.says(t, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+goodUser+"\x00"+goodPassword))+"\r\n", "235 ")
+	}
+	return clients
 }
 
 const graphMessage = "From: alice@contoso.com\r\nTo: bob@contoso.com\r\n\r\nhello\r\n.\r\n"
@@ -44,7 +48,7 @@ func TestNotesOfOthers(t *testing.T) {
 				}
 			}
 		})
-		client := r.sending(t)
+		client := r.sending(t, 1)[0]
 		client.says(t, "MAIL FROM:<alice@contoso.com>\r\n", "250 ")
 		client.says(t, "RCPT TO:<bob@contoso.com>\r\n", "250 ")
 		client.says(t, "DATA\r\n", "354 ")
@@ -63,17 +67,15 @@ func TestMessagesAtOnce(t *testing.T) {
 		client.says(t, "RCPT TO:<bob@contoso.com>\r\n", "250 ")
 		client.says(t, last, want)
 	}
-	var clients []*end
-	for i := range maxTaking {
-		client := r.sending(t)
-		clients = append(clients, client)
+	clients := r.sending(t, maxTaking+1)
+	one := clients[maxTaking]
+	for i, client := range clients[:maxTaking] {
 		if i%2 == 0 {
 			begin(client, "DATA\r\n", "354 ")
 		} else {
 			begin(client, "BDAT 3\r\nabc", "250 ")
 		}
 	}
-	one := r.sending(t)
 	begin(one, "DATA\r\n", "450 4.3.2 ")
 	one.says(t, "RSET\r\n", "250 ")
 	begin(one, "BDAT 3 LAST\r\nabc", "450 4.3.2 ")
@@ -87,12 +89,11 @@ func TestMessagesAtOnce(t *testing.T) {
 	// Another app password, meanwhile.
 	clients[3].says(t, "RSET\r\n", "250 ")
 	r.backend.grant.ID = "another"
-	for range maxTaking {
-		client := r.sending(t)
-		clients = append(clients, client)
+	others := r.sending(t, maxTaking)
+	for _, client := range others {
 		begin(client, "DATA\r\n", "354 ")
 	}
-	for _, client := range append(clients, one) {
+	for _, client := range append(clients, others...) {
 		client.Close()
 	}
 	r.close()
