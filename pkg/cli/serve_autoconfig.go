@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,9 +22,13 @@ import (
 	"github.com/o365pw/o365pw/pkg/internal/localca"
 )
 
-// maxAutoconfig is how many connections the autoconfiguration has at a time:
-// strangers must not take the descriptors that sessions need.
-const maxAutoconfig = 100
+// How many connections the autoconfiguration has at a time, in all and from one
+// address: strangers must not take the descriptors that sessions need, nor one of
+// them the answers that the others wait for.
+const (
+	maxAutoconfig           = 100
+	maxAutoconfigPerAddress = 20
+)
 
 // listenAutoconfig opens the address of the autoconfiguration.
 func (g *gatewayRun) listenAutoconfig(addr string) error {
@@ -58,10 +63,11 @@ func (g *gatewayRun) serveAutoconfig(ctx context.Context) {
 		},
 		TLSConfig: g.server.TLS.Clone(), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 15 * time.Second,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2, whose many requests on a connection nobody needs here
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
-	if err := srv.ServeTLS(&limitedListener{g.autoconfigLn, make(chan struct{}, maxAutoconfig)}, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.ServeTLS(&limitedListener{Listener: g.autoconfigLn}, "", ""); !errors.Is(err, http.ErrServerClosed) {
 		g.log.Error("mail programs can no longer ask for their settings", "error", err)
 	}
 }
@@ -85,12 +91,17 @@ func (g *gatewayRun) domains() []string {
 	return domains
 }
 
-// leafNames are the names for a certificate of the local authority.
+// leafNames are the names for a certificate of the local authority. A domain may
+// leave no room for another label (RFC 1035 section 2.3.4): nobody has that name.
 func (g *gatewayRun) leafNames() []string {
 	names := slices.Clone(g.names)
 	if g.autoconfigLn != nil {
 		for _, d := range g.domains() {
-			names = append(names, d, "autoconfig."+d, "autodiscover."+d)
+			for _, name := range []string{d, "autoconfig." + d, "autodiscover." + d} {
+				if config.IsDomain(name) {
+					names = append(names, name)
+				}
+			}
 		}
 	}
 	return names
@@ -149,7 +160,10 @@ func (g *gatewayRun) nameDomains(ctx context.Context) {
 // limitedListener closes connections beyond a number.
 type limitedListener struct {
 	net.Listener
-	slots chan struct{}
+
+	mu   sync.Mutex
+	all  int
+	from map[netip.Addr]int // but for this machine's own
 }
 
 // Accept waits for a connection for which there is room.
@@ -159,24 +173,62 @@ func (l *limitedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		select {
-		case l.slots <- struct{}{}:
-			return &limitedConn{Conn: conn, slots: l.slots}, nil
-		default:
-			_ = conn.Close()
+		from := stranger(conn.RemoteAddr())
+		if l.enter(from) {
+			return &limitedConn{Conn: conn, leave: sync.OnceFunc(func() { l.leave(from) })}, nil
 		}
+		_ = conn.Close()
 	}
 }
 
-// limitedConn gives its slot back once.
+// stranger is what counts as one address, as at the gateway: IPv6 hosts have a
+// network of 64 bits for themselves. This machine's own is no stranger's.
+func stranger(addr net.Addr) netip.Addr {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	switch {
+	case ip.IsLoopback():
+		return netip.Addr{}
+	case ip.Is6():
+		return netip.PrefixFrom(ip, 64).Masked().Addr()
+	}
+	return ip
+}
+
+func (l *limitedListener) enter(from netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= maxAutoconfig || from.IsValid() && l.from[from] >= maxAutoconfigPerAddress {
+		return false
+	}
+	if l.from == nil {
+		l.from = map[netip.Addr]int{}
+	}
+	l.all++
+	l.from[from]++
+	return true
+}
+
+func (l *limitedListener) leave(from netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.from[from]--; l.from[from] == 0 {
+		delete(l.from, from)
+	}
+}
+
+// limitedConn gives its place back once.
 type limitedConn struct {
 	net.Conn
-	slots chan struct{}
-	once  sync.Once
+	leave func()
 }
 
 // Close ends the connection.
 func (c *limitedConn) Close() error {
-	c.once.Do(func() { <-c.slots })
+	c.leave()
 	return c.Conn.Close()
 }

@@ -40,7 +40,7 @@ func applePhone(a Account) (Config, error) {
 		c.Files = append(c.Files, code.file())
 		c.Steps = append(c.Steps, "Point the camera at the code, open the page in Safari, and allow the download: "+a.ProfilePage)
 		if a.CAFile != "" {
-			c.Steps = append(c.Steps, "Safari does not know the gateway's certificate yet: Show Details > visit this website")
+			c.Steps = append(c.Steps, "Safari does not know the gateway's certificate yet: Show Details > visit this website; do so only in a network that you trust, since whoever is in between could give the device another authority to trust. Elsewhere bring the file to the device, by AirDrop for one")
 		}
 	} else {
 		c.Steps = append(c.Steps, "Bring the file to the device, by AirDrop or as an attachment, and open it; for a code to scan in its place, set autoconfig in [gateway] to an address that the device reaches")

@@ -284,6 +284,9 @@ func TestPhones(t *testing.T) {
 	a.ProfilePage = "https://mail.contoso.com:8443/profile.mobileconfig?address=alice%40contoso.com"
 	for _, name := range []string{"iphone", "ipad"} {
 		cfg := settingsOf(t, name, a)
+		if steps := strings.Join(cfg.Steps, "\n"); strings.Contains(steps, "visit this website") && !strings.Contains(steps, "only in a network that you trust") {
+			t.Errorf("%s: to go past a warning is told without what that is worth:\n%s", name, steps)
+		}
 		if page := read(fileOf(t, cfg, ".png")); page != a.ProfilePage {
 			t.Errorf("%s: the code holds %q", name, page)
 		}

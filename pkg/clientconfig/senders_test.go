@@ -197,6 +197,27 @@ func TestSyntaxes(t *testing.T) {
 	}
 }
 
+// TestSendmailLink: the link leads to the program, whatever it is called by.
+func TestSendmailLink(t *testing.T) {
+	a := sender(t)
+	for _, program := range []string{a.Program[0], "o365pw"} {
+		a.Program[0] = program
+		steps := strings.Join(settingsOf(t, "sendmail", a).Steps, "\n")
+		_, command, ok := strings.Cut(steps, "sudo ln -s ")
+		command, _, _ = strings.Cut(command, " /usr/sbin/sendmail\n")
+		if !ok {
+			t.Fatalf("no link:\n%s", steps)
+		}
+		out := run(t, []byte("ln -s "+command+" sendmail; exec ./sendmail"), map[string]string{"o365pw": "echo it is here"}, "x")
+		if program == "o365pw" && out != "it is here\n" || program != "o365pw" && out == "" {
+			t.Errorf("%s: %q", command, out)
+		}
+		if !strings.Contains(steps, "that only root can change") {
+			t.Errorf("that root runs it, too, is not told:\n%s", steps)
+		}
+	}
+}
+
 // TestDevices holds the steps to what a person has to type, in its order.
 func TestDevices(t *testing.T) {
 	a := sender(t)

@@ -21,8 +21,9 @@ import (
 const (
 	// noteKept is how long it is remembered that the fate of a message is unknown.
 	noteKept = 24 * time.Hour
-	// maxNotes bounds them. There is one for each message that is being sent, and
-	// for each whose answer was lost.
+	// maxNotes bounds those of a mailbox, which keeps no other one from sending.
+	// There is one for each message that is being sent, and for each whose answer
+	// was lost.
 	maxNotes = 1000
 )
 
@@ -172,8 +173,8 @@ func (j *journal) mayBeFiled(n note) bool {
 }
 
 // about are the notes on the message, those on its Message-ID to whomever
-// included, and how many there are in all. Old ones are cleared away. One that
-// cannot be read stops nobody's message but that whose digest its name is; bad
+// included, and how many the mailbox has in all. Old ones are cleared away. One
+// that cannot be read stops nobody's message but that whose digest its name is; bad
 // tells of it, and of those that cannot be cleared away.
 func (j *journal) about(n note, now time.Time) (found []note, all int, bad, err error) {
 	entries, err := os.ReadDir(j.dir)
@@ -196,15 +197,16 @@ func (j *journal) about(n note, now time.Time) (found []note, all int, bad, err 
 			}
 			continue
 		}
-		switch all++; {
-		case err == nil:
-			if m.Mailbox == n.Mailbox && (m.same(n) || m.MessageID != "" && m.MessageID == n.MessageID) {
+		switch {
+		case e.Name() == n.file() && err != nil:
+			return nil, 0, bad, err
+		case err != nil:
+			bad = errors.Join(bad, err)
+		case m.Mailbox == n.Mailbox:
+			all++
+			if m.same(n) || m.MessageID != "" && m.MessageID == n.MessageID {
 				found = append(found, m)
 			}
-		case e.Name() == n.file():
-			return nil, 0, bad, err
-		default:
-			bad = errors.Join(bad, err)
 		}
 	}
 	return found, all, bad, nil

@@ -15,14 +15,18 @@ const (
 	// 4.5.3.2.6 has ten minutes for all that comes after the message, and many
 	// programs give up after one.
 	queueTime = 30 * time.Second
+	// maxTaking is how many messages of one app password are taken in at the same
+	// time: they are in memory whole, and no upstream bounds their number.
+	maxTaking = 20
 )
 
 // outbox lets one message of a mailbox through at a time, and not more a minute
 // than Exchange takes. Nothing is kept in it but those who wait. The zero value is
 // ready.
 type outbox struct {
-	mu    sync.Mutex
-	boxes map[string]*box
+	mu     sync.Mutex
+	boxes  map[string]*box
+	taking map[string]int // by app password
 }
 
 // box is one mailbox's.
@@ -31,6 +35,29 @@ type box struct {
 	users int
 	sent  []time.Time // within the last minute, the oldest first
 	until time.Time   // when Graph wants to be asked again
+}
+
+// take says whether one more message of the app password may be taken in; taken
+// ends that.
+func (o *outbox) take(g Grant) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.taking[g.ID] >= maxTaking {
+		return false
+	}
+	if o.taking == nil {
+		o.taking = map[string]int{}
+	}
+	o.taking[g.ID]++
+	return true
+}
+
+func (o *outbox) taken(g Grant) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.taking[g.ID]--; o.taking[g.ID] == 0 {
+		delete(o.taking, g.ID)
+	}
 }
 
 // enter waits for the turn of a message. Where it does not come in time, ok is

@@ -30,6 +30,7 @@ type smtpSubmit struct {
 	mailing  bool // MAIL was accepted, and its message has not ended
 	to       []string
 	reserved bool         // it is counted already
+	taking   bool         // it is among those that the outbox has let in
 	chunks   *messageText // what BDAT has brought; nil: nothing
 	untold   *note        // of a message whose 250 the client may not have got
 
@@ -213,6 +214,8 @@ func (r *smtpSubmit) data(ctx context.Context, args string) error {
 		return answer("554 5.5.1 no recipients: RCPT comes before DATA")
 	case r.chunks != nil:
 		return answer("503 5.5.1 the message comes by BDAT")
+	case !r.take():
+		return errTaking
 	}
 	if err := r.s.reply("354 end with a line that is a dot"); err != nil {
 		return err
@@ -238,19 +241,37 @@ func (r *smtpSubmit) chunk(ctx context.Context, args string) error {
 		text = &messageText{limit: r.limit}
 	}
 	begun := r.mailing && len(r.to) > 0
-	if !begun {
+	taking := begun && r.take()
+	if !taking {
 		text = &messageText{}
 	}
 	if err := r.read(int64(n), text); err != nil {
 		return r.lost(err)
 	}
-	if !begun {
+	switch {
+	case !begun:
 		return answer("503 5.5.1 send MAIL and RCPT first")
+	case !taking:
+		r.finished() // what follows this chunk is not to be taken for all of it
+		return errTaking
 	}
 	if r.chunks = text; !last {
 		return answer("250 2.0.0 OK")
 	}
 	return r.deliver(ctx, text)
+}
+
+// errTaking puts a message off.
+const errTaking = answer("450 4.3.2 this app password is sending too many messages at once; try again in a minute")
+
+// take says whether the message may be taken in.
+func (r *smtpSubmit) take() bool {
+	if !r.taking {
+		if r.taking = r.s.server.outbox.take(r.grant); !r.taking {
+			r.s.log.Warn("a message was put off: the app password sends too many messages at once", "app_password", r.grant.Name, "limit", maxTaking)
+		}
+	}
+	return r.taking
 }
 
 // read reads n bytes of the client's.
@@ -361,7 +382,10 @@ func (r *smtpSubmit) finished() {
 	if r.reserved {
 		r.s.server.quota.release(r.grant)
 	}
-	r.from, r.mailing, r.to, r.reserved, r.chunks = "", false, nil, false, nil
+	if r.taking {
+		r.s.server.outbox.taken(r.grant)
+	}
+	r.from, r.mailing, r.to, r.reserved, r.taking, r.chunks = "", false, nil, false, false, nil
 	r.setWorking(false)
 }
 

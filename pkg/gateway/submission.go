@@ -129,7 +129,7 @@ func (m *submission) sentBefore(ctx context.Context) (bool, error) {
 		return false, &SubmitError{Code: "451 4.3.0", Public: "the message may have been sent already: the gateway cannot read its note of it", Err: err}
 	}
 	if all >= maxNotes {
-		return false, &SubmitError{Code: "451 4.3.1", Public: "too many messages may have been sent or not; try again tomorrow", Err: fmt.Errorf("%d messages of the last day may have been sent or not", all)}
+		return false, &SubmitError{Code: "451 4.3.1", Public: "too many messages of this mailbox may have been sent or not; try again tomorrow", Err: fmt.Errorf("%d messages of this mailbox and the last day may have been sent or not", all)}
 	}
 	for _, n := range notes {
 		same, twin := n.same(m.note), n.twin(m.note)
