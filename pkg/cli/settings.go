@@ -229,9 +229,9 @@ func (a *app) account(ctx context.Context, s *session, rec apppassword.Record, c
 
 	own := s.gateway.TLSCert == "" // the gateway's certificate is of the local authority
 	for p, srv := range s.servers(ctx, rec) {
-		if client.Device && isLoopback(srv.Host) {
-			a.warn("the gateway listens for %[1]s on this machine alone; to let %[2]s reach it, in [gateway] of the configuration: %[1]s = \"%[3]s\"",
-				p, client.Title, net.JoinHostPort(outsideHost(), fmt.Sprint(srv.Port)))
+		if client.Device && isLoopback(srv.Host) && slices.Contains(client.Protocols, p) {
+			a.warn("the gateway listens for %[1]s on this machine alone; to let others reach it, in [gateway] of the configuration: %[1]s = \"%[2]s\"",
+				p, net.JoinHostPort(outsideHost(), fmt.Sprint(srv.Port)))
 		}
 		if own && srv.Host == "127.0.0.1" { // some compare the certificate with names only
 			srv.Host = "localhost"

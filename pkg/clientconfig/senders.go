@@ -19,7 +19,7 @@ func senders() []Client {
 		{Name: "msmtp", Title: "msmtp", Does: "sends, in the place of sendmail", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: msmtp},
 		{Name: "postfix", Title: "Postfix", Does: "relays what a machine sends", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: postfix},
 		{Name: "s-nail", Title: "S-nail", Does: "sends", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: snail},
-		{Name: "sendmail", Title: "o365pw sendmail", Does: "sends, for cron and whatever calls sendmail", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: sendmail},
+		{Name: "sendmail", Title: "o365pw sendmail", Does: "sends, for cron and the like", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: sendmail},
 		{Name: "swaks", Title: "swaks", Does: "sends test messages", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: swaks},
 	}, scripts(), devices())
 }
@@ -164,9 +164,13 @@ func mailx(a Account) (Config, error) {
 // sendmail is this program's own, for those that call /usr/sbin/sendmail.
 func sendmail(a Account) (Config, error) {
 	own := a.command("sendmail", "--app-password", a.AppPassword)
+	where := Shell(a.Program[0])
+	if !strings.Contains(where, "/") { // a link to a name alone leads nowhere
+		where = `"$(command -v ` + where + `)"`
+	}
 	steps := []string{
 		"Give a program that asks for sendmail's command this one: " + own,
-		"For those that have a path of their own, where no mail server is installed: sudo ln -s " + Shell(a.Program[0]) + " /usr/sbin/sendmail",
+		"For those that have a path of their own, where no mail server is installed: sudo ln -s " + where + " /usr/sbin/sendmail",
 	}
 	if !strings.EqualFold(a.AppPassword, "sendmail") {
 		steps = append(steps, "By that name no app password can be told: where several may send as "+a.Sender()+", it takes the one named sendmail")
