@@ -16,7 +16,7 @@ func adviseRefused(e *apppassword.RefusedError) advice {
 	case apppassword.MailboxNotAllowed:
 		return advice{wrongUsage, "name one of its mailboxes: o365pw show " + name}
 	case apppassword.ProtocolNotAllowed:
-		return advice{wrongUsage, "what it may be used for: o365pw show " + name + "; make one that may more: o365pw create --allow imap,smtp …"}
+		return advice{wrongUsage, "what it may be used for: o365pw show " + name + "; make one that may more: o365pw create --allow imap,pop3,smtp"}
 	case apppassword.NetworkNotAllowed:
 		return advice{wrongUsage, "a program that is run here comes from this machine, which its networks lack; make one that has it: o365pw create --network 127.0.0.1/32 …"}
 	case apppassword.PasswordExpired:

@@ -77,7 +77,7 @@ func (o *certInstallOptions) chosen(a *app) ([]trustStore, error) {
 	}
 	stores := a.trustStores(o.stores)
 	if len(stores) == 0 {
-		return nil, &failedError{code: failed, msg: "there is no such place on this machine that is known how to change", hint: "import the file in the mail program itself: o365pw cert export --file o365pw-ca.pem"}
+		return nil, &failedError{code: failed, msg: "no place was found on this machine that can be changed", hint: "import the file in the mail program itself: o365pw cert export --file o365pw-ca.pem"}
 	}
 	return stores, nil
 }

@@ -217,7 +217,7 @@ func (a *app) printCertShow(v certShowJSON, file string) error {
 		}
 	}
 	if len(v.Certificates) == 0 {
-		a.note("there is no certificate yet; the gateway makes an authority when it starts, and \"o365pw cert export\" when it is run: %s", file)
+		a.note("there is no certificate yet: o365pw serve makes one, or o365pw cert export, in %s", file)
 	}
 	return a.print([]byte(b.String()))
 }

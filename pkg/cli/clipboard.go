@@ -65,8 +65,8 @@ func clipboardCommand(ctx context.Context, words []string, in string) *exec.Cmd 
 
 // copyToClipboard puts a secret on the clipboard: by the platform's tool, or
 // by the terminal itself (OSC 52), which also reaches through SSH. After a while
-// it is taken off again; 0: it stays.
-func (a *app) copyToClipboard(ctx context.Context, text secret.Text, after time.Duration) error {
+// it is taken off again; 0: it stays. byTerminal: nothing tells whether it is there.
+func (a *app) copyToClipboard(ctx context.Context, text secret.Text, after time.Duration) (byTerminal bool, err error) {
 	order := clearOrder{After: after, Sum: clipboardSum([]byte(a.revealed(text)))}
 	var failure error
 	if a.Getenv("SSH_CONNECTION") == "" {
@@ -77,34 +77,34 @@ func (a *app) copyToClipboard(ctx context.Context, text secret.Text, after time.
 			switch {
 			case err == nil:
 				order.Paste, order.Clear = tool.paste, tool.clear
-				return a.clearLater(order, nil)
+				return false, a.clearLater(order, nil)
 			case !errors.Is(err, exec.ErrNotFound):
 				failure = fmt.Errorf("copy to the clipboard with %s: %w", tool.copy[0], err)
 			}
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
 	tty, err := openTerminal()
 	if err != nil && failure != nil {
-		return failure
+		return false, failure
 	}
 	if err != nil {
-		return &usageError{problem: "there is no clipboard here: neither a clipboard program nor a terminal", hint: "install wl-copy, xclip or xsel, or use --password"}
+		return false, &usageError{problem: "there is no clipboard here: neither a clipboard program nor a terminal", hint: "use --password; or, at a desktop, install wl-copy, xclip or xsel"}
 	}
 	defer tty.Close()
 	out, err := terminalOutput(tty)
 	if err != nil {
-		return fmt.Errorf("copy to the clipboard by the terminal: %w", err)
+		return false, fmt.Errorf("copy to the clipboard by the terminal: %w", err)
 	}
 	if out != tty {
 		defer out.Close()
 	}
 	if _, err := io.WriteString(out, clipboardSequence(base64.StdEncoding.EncodeToString([]byte(a.revealed(text))))); err != nil {
-		return fmt.Errorf("copy to the clipboard by the terminal: %w", err)
+		return false, fmt.Errorf("copy to the clipboard by the terminal: %w", err)
 	}
-	return a.clearLater(order, out)
+	return true, a.clearLater(order, out)
 }
 
 // clipboardSequence sets the clipboard of the terminal (xterm's OSC 52). What is

@@ -171,6 +171,9 @@ func TestTerminalClears(t *testing.T) {
 			if want := "\x1b]52;c;" + base64.StdEncoding.EncodeToString([]byte(password)) + "\a"; !strings.Contains(term.text(), want) {
 				t.Fatalf("not copied:\n%q", term.text())
 			}
+			if !strings.Contains(term.text(), "the terminal was asked to put it there, and some do not; then: o365pw show x --password") {
+				t.Errorf("nobody can know that the clipboard has it:\n%q", term.text())
+			}
 			if after == "1s" {
 				term.expect(regexp.QuoteMeta(empty))
 			}

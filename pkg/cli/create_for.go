@@ -65,7 +65,8 @@ func (a *app) printNew(ctx context.Context, s *session, created apppassword.Crea
 		if people || a.output == outputJSON || a.output == outputYAML {
 			var err error
 			if v.Settings, err = a.settingsFor(ctx, s, created.Record, *client, ""); err != nil {
-				a.warn("the app password is made; its settings for %s are not: %v; %s", client.Title, err, a.advise(err).hint)
+				a.warn("the app password is made; its settings for %s are not: %v", client.Title, err)
+				a.note("the settings, once that is mended: %s", command)
 			}
 		}
 	}

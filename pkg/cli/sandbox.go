@@ -42,7 +42,7 @@ configuration that points o365pw at it, and how to use it. It is stricter than
 the real service.
 
 Faults make it misbehave. While it runs, AUTHORITY/sandbox/faults lists them
-(GET) and changes those that are named (PUT, JSON); AUTHORITY is in the
+(GET) and replaces them all (PUT, JSON); AUTHORITY is in the
 configuration. AUTHORITY/sandbox/powershell runs lines for Exchange such as setup
 prints (POST, text):
 

@@ -398,6 +398,7 @@ func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	transport := &http.Transport{
 		TLSClientConfig:   &tls.Config{RootCAs: roots},
+		ForceAttemptHTTP2: true, // as browsers and curl do
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			_, port, err := net.SplitHostPort(addr)
@@ -418,6 +419,9 @@ func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := io.ReadAll(resp.Body)
 	ts.Check(err)
 	fmt.Fprintf(ts.Stdout(), "%s", b)
+	if resp.TLS.NegotiatedProtocol == "h2" {
+		ts.Fatalf("HTTP/2 is offered, which releases are built without")
+	}
 	if got := fmt.Sprint(resp.StatusCode); got != args[0] {
 		ts.Fatalf("HTTP status %s, want %s: %s", got, args[0], b)
 	}

@@ -245,7 +245,7 @@ func senderFor(entries []apppassword.Entry, named, from, fallback string) (apppa
 		names = append(names, quote(e.Name))
 	}
 	return apppassword.Entry{}, "", &usageError{problem: "several app passwords may " + whom + ": " + strings.Join(names, ", "),
-		hint: "name one: -a NAME; or make one that is named sendmail, which is taken then"}
+		hint: "name one: -a NAME; or make one that is taken then: o365pw create sendmail --for sendmail"}
 }
 
 // sends tells why an app password sends nothing.

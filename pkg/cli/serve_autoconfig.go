@@ -62,9 +62,9 @@ func (g *gatewayRun) serveAutoconfig(ctx context.Context) {
 			Domains: g.domains, Listeners: listeners, Certified: g.certified, Machine: strings.ToLower(machine), Roots: g.roots,
 		},
 		TLSConfig: g.server.TLS.Clone(), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, IdleTimeout: 15 * time.Second,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
-		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){}, // no HTTP/2, whose many requests on a connection nobody needs here
+		MaxHeaderBytes: 16 << 10, Protocols: new(http.Protocols), ErrorLog: slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
 	}
+	srv.Protocols.SetHTTP1(true) // see cloudHTTP: what is not built in must not be offered
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.ServeTLS(&limitedListener{Listener: g.autoconfigLn}, "", ""); !errors.Is(err, http.ErrServerClosed) {

@@ -241,7 +241,7 @@ func (a *app) account(ctx context.Context, s *session, rec apppassword.Record, c
 	listeners, _ := s.listening(ctx)
 	named := ""
 	for p, srv := range s.servers(ctx, rec) {
-		if client.Device && isLoopback(srv.Host) {
+		if client.Device && isLoopback(srv.Host) && slices.Contains(client.Protocols, p) {
 			a.warn("the gateway listens for %[1]s on this machine alone; to let %[2]s reach it, in [gateway] of the configuration: %[1]s = \"%[3]s\"",
 				p, map[bool]string{true: "the device", false: client.Title}[strings.HasPrefix(client.Name, "printer")], net.JoinHostPort(outsideHost(), fmt.Sprint(srv.Port)))
 		}

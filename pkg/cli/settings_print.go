@@ -117,7 +117,9 @@ func (a *app) printForProgram(s clientSettings) error {
 		}
 	}
 	for _, f := range s.Files {
-		a.note("it goes to %s", f.Path)
+		if f.terminal == nil || !a.stdoutTTY() {
+			a.note("it goes to %s", f.Path)
+		}
 	}
 	a.noteSteps(s.Steps)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -271,6 +272,7 @@ func (w *setup) finish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	w.noteRunning(ctx)
 	switch {
 	case w.structured(): // the object says it
 	case w.ready != nil && *w.ready:
@@ -284,6 +286,23 @@ func (w *setup) finish(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// noteRunning tells that a gateway which runs goes by the former configuration.
+func (w *setup) noteRunning(ctx context.Context) {
+	if w.structured() || !slices.ContainsFunc(w.steps, func(st *setupStep) bool { return st.Name == "profile" && st.Change != changeNone }) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	gw, err := controlOf(w.s.stateDir).Status(ctx)
+	switch {
+	case err != nil: // none runs here
+	case runtime.GOOS == "windows":
+		w.note("the gateway that runs goes by the configuration as it was: stop it and start it anew")
+	default:
+		w.note("the gateway that runs goes by the configuration as it was, until: kill -HUP %d", gw.PID)
+	}
 }
 
 // createCommand is what comes after setup.

@@ -82,7 +82,8 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 		a.audited(ctx, s.stateDir, auditEntry(audit.Shown, e.Record))
 	}
 	if o.copy {
-		if err := a.copyToClipboard(ctx, password, o.clearAfter); err != nil {
+		byTerminal, err := a.copyToClipboard(ctx, password, o.clearAfter)
+		if err != nil {
 			return err
 		}
 		until := ""
@@ -90,6 +91,9 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 			until = ", for " + plural(int(o.clearAfter.Round(time.Second)/time.Second), "second")
 		}
 		a.note("the password of %q is on the clipboard%s", e.Name, until)
+		if byTerminal { // which answers nothing
+			a.note("the terminal was asked to put it there, and some do not; then: o365pw show %s --password", asArgument(e.Name))
+		}
 	}
 	if !o.password {
 		password = secret.Text{}

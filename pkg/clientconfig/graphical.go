@@ -19,7 +19,7 @@ func graphical() []Client {
 		{Name: "apple-mail", Title: "Apple Mail", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: appleMail},
 		{Name: "iphone", Title: "iPhone", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
 		{Name: "ipad", Title: "iPad", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
-		{Name: "android", Title: "Android (Thunderbird, Gmail, Samsung Email)", Does: "reads and sends", Device: true, Protocols: all, Scope: mail, Checked: ByFormat, Write: android},
+		{Name: "android", Title: "Android", Does: "reads and sends", Device: true, Protocols: all, Scope: mail, Checked: ByFormat, Write: android},
 	}
 }
 

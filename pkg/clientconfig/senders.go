@@ -19,7 +19,7 @@ func senders() []Client {
 		{Name: "msmtp", Title: "msmtp", Does: "sends, in the place of sendmail", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: msmtp},
 		{Name: "postfix", Title: "Postfix", Does: "relays what a machine sends", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: postfix},
 		{Name: "s-nail", Title: "S-nail", Does: "sends", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: snail},
-		{Name: "sendmail", Title: "o365pw sendmail", Does: "sends, for cron and whatever calls sendmail", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: sendmail},
+		{Name: "sendmail", Title: "o365pw sendmail", Does: "sends, for cron and the like", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: sendmail},
 		{Name: "swaks", Title: "swaks", Does: "sends test messages", Protocols: only, Needs: only, Scope: send, Checked: ByProgram, Write: swaks},
 	}, scripts(), devices())
 }
