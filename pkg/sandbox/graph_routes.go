@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"sync"
 )
 
 // graphHandler serves one operation, with Server.mu held. args are the
@@ -19,14 +20,25 @@ type operation struct {
 	mail    graphHandler
 }
 
-// endpoint is a path of Graph.
+// endpoint is a path of Graph, as a pattern, which is compiled when a request
+// first needs it, and not whenever the program starts.
 type endpoint struct {
-	path       *regexp.Regexp
+	path       string
 	operations map[string]operation
+
+	once     sync.Once
+	compiled *regexp.Regexp
+}
+
+// match gives the submatches in a path that is the endpoint's, else nil.
+func (e *endpoint) match(path string) []string {
+	e.once.Do(func() { e.compiled = regexp.MustCompile(`^(?:` + e.path + `)$`) })
+	m := e.compiled.FindStringSubmatch(path)
+	return m[min(1, len(m)):]
 }
 
 // methods are those of an endpoint, for the header Allow.
-func (e endpoint) methods() []string {
+func (e *endpoint) methods() []string {
 	var list []string
 	for m := range e.operations {
 		list = append(list, m)
@@ -36,7 +48,7 @@ func (e endpoint) methods() []string {
 }
 
 func at(path string, operations map[string]operation) endpoint {
-	return endpoint{regexp.MustCompile(`^(?:` + path + `)$`), operations}
+	return endpoint{path: path, operations: operations}
 }
 
 // get, list and write are operations with the query options they usually have.
@@ -123,8 +135,8 @@ var betaEndpoints = []endpoint{
 // route finds what serves a path, and the submatches in it.
 func route(endpoints []endpoint, path string) (*endpoint, []string) {
 	for i := range endpoints {
-		if args := endpoints[i].path.FindStringSubmatch(path); args != nil {
-			return &endpoints[i], args[1:]
+		if args := endpoints[i].match(path); args != nil {
+			return &endpoints[i], args
 		}
 	}
 	return nil, nil
