@@ -206,6 +206,9 @@ func (d *doctor) mailbox(ctx context.Context, p gateway.Protocol, mailbox string
 		if sending, ok := d.instead(ctx, mailbox); ok {
 			return sending
 		}
+		if d.delegated() {
+			r.remedies = append([]remedy{d.letSend("it may stay off: by Microsoft Graph you may send yourself, where the tenant lets you consent to Mail.Send")}, r.remedies...)
+		}
 	case gateway.FaultNotConnected:
 		r.remedies = d.notConnected(p, mailbox)
 	case gateway.FaultRefused:

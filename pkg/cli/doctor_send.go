@@ -76,7 +76,7 @@ func (d *doctor) submitter(ctx context.Context, mailbox string) (*submitter, gat
 // letSend is how the mailbox comes to what sending by Graph stands on.
 func (d *doctor) letSend(cause string) remedy {
 	if d.delegated() {
-		return yours(cause, "o365pw login --for mail")
+		return yours(cause, "o365pw setup --profile "+asArgument(d.session.profile.Name)+" --just-me --send "+string(gateway.SendGraph))
 	}
 	line := "o365pw setup --profile " + asArgument(d.session.profile.Name) + " --organization --allow " + strings.Join(d.allow, ",") + " --send " + string(gateway.SendGraph)
 	return yours(cause+": an administrator of Exchange runs the lines that this prints", line)

@@ -186,7 +186,7 @@ func (a *app) loginMail(ctx context.Context, s *session, o loginOptions) error {
 			a.note("still signed in for mail as %s (profile %s)", nobodyAs(si.Username), s.profile.Name)
 			return a.printSignIn(s.profile.Name, si.Username, true)
 		}
-		if advise(err).code != signInRequired {
+		if err != nil && advise(err).code != signInRequired {
 			return fmt.Errorf("see whether the sign-in is still good: %w", err)
 		}
 		claims = claimsOf(err)

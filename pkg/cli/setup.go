@@ -338,6 +338,7 @@ func (w *setup) again(more ...string) string {
 	}
 	for _, f := range []struct{ flag, value string }{
 		{"--app", w.o.app}, {"--client-id", w.o.clientID}, {"--login-client-id", w.o.loginClientID}, {"--backing", w.o.backing},
+		{"--send", w.o.send},
 	} {
 		if f.value != "" {
 			args = append(args, f.flag, shellQuote(f.value))

@@ -122,7 +122,11 @@ func (w *setup) messageForAdministrator() {
 	if w.justMe {
 		lines = append(lines,
 			fmt.Sprintf("It signs in as me, with the application %s, and needs these delegated permissions of", w.profile.ClientID),
-			"Office 365 Exchange Online: "+strings.Join(delegatedNames(w.profile.Allow), ", ")+" (and offline_access).",
+			"Office 365 Exchange Online: "+strings.Join(delegatedNames(w.profile.Allow), ", ")+" (and offline_access).")
+		if w.profile.Send == viaGraph {
+			lines = append(lines, "Of Microsoft Graph, by which it sends: Mail.Send and Mail.ReadBasic.")
+		}
+		lines = append(lines,
 			"They open what I may open, and nothing else. To consent, please open this address:",
 			"  "+w.consentURL(w.profile.ClientID))
 	} else {

@@ -30,6 +30,7 @@ func (w *setup) planPerson(ctx context.Context) error {
 			}
 			kept = false
 		}
+		kept = kept && (w.profile.Send != viaGraph || si.GrantsGraph(w.profile.Cloud))
 	}
 	st := setupStep{Name: "signIn", Change: changeNone, Text: fmt.Sprintf("sign-in for mail of %s in %s", nobodyAs(si.Username), w.s.keychain), do: w.signInForMail}
 	if kept {
@@ -55,6 +56,11 @@ func (w *setup) signInForMail(ctx context.Context) (string, error) {
 	w.takeIdentity(ctx, tok, me)
 	if w.profile.Mailbox == "" {
 		return "", &usageError{problem: "neither Graph nor Entra says which mailbox is yours", hint: "add --mailbox alice@contoso.com"}
+	}
+	if w.profile.Send == viaGraph {
+		if tok, err = w.alsoForGraph(ctx, w.s, w.o.flow, tok, w.profile.Mailbox); err != nil {
+			return "", err
+		}
 	}
 	si, err := w.s.manager.KeepSignIn(ctx, tok)
 	if err != nil {

@@ -79,6 +79,15 @@ func noConsent(app *application) *oauthError {
 		app.clientID, printable(app.displayName))}
 }
 
+// consentLocked is what a person at the sign-in page consents to, with UserConsent.
+func (s *Server) consentLocked(app *application, asked string) {
+	for _, name := range []string{"Mail.Send", "Mail.ReadBasic"} {
+		if s.UserConsent && slices.Contains(strings.Fields(asked), graphResource+"/"+name) && !slices.Contains(s.scopesLocked(app, graphResource, nil), name) {
+			s.dir.consent(app, s.dir.graph, s.nowLocked(), name)
+		}
+	}
+}
+
 // delegatedScopeLocked checks the scope of a request on behalf of a person
 // (nil: not known yet): names of one resource, all consented to.
 func (s *Server) delegatedScopeLocked(app *application, asked string, p *person) (scope, *oauthError) {

@@ -69,6 +69,7 @@ func (s *Server) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	refusal = q.check(form)
 	if refusal == nil {
 		s.mu.Lock()
+		s.consentLocked(app, form.Get("scope"))
 		q.scope, refusal = s.delegatedScopeLocked(app, form.Get("scope"), nil)
 		s.mu.Unlock()
 	}

@@ -121,6 +121,10 @@ type Server struct {
 	// [Server.PowerShell], whose roles "Application Mail.Send" and so on do for some
 	// mailboxes what the application permissions do for all.
 	MailRoles, MailScopes []string
+	// UserConsent has a person who signs in consent to what of Mail.Send and
+	// Mail.ReadBasic the application asks for and does not have, as a tenant that
+	// lets people consent does. Until then tokens with it are refused (AADSTS65001).
+	UserConsent bool
 	// OIDCSubject is the subject of the tokens that GitHubOIDC gives (empty:
 	// "repo:contoso/mail:ref:refs/heads/main").
 	OIDCSubject string
