@@ -257,6 +257,9 @@ func (a *app) account(ctx context.Context, s *session, rec apppassword.Record, c
 		case client.Device:
 			srv.Host = s.outsideName(listeners[gateway.Protocol(p)])
 		}
+		if strings.Contains(srv.Host, ":") {
+			a.note("for %s the server is an IPv6 address, which not every program takes; if this one does not, let the gateway listen on a name or on 127.0.0.1", p)
+		}
 		account.Servers[p] = clientconfig.Server{Host: srv.Host, Port: srv.Port, Security: srv.Security}
 	}
 	if _, reads := account.Servers["imap"]; client.Device && reads && rec.LoginName == "" {

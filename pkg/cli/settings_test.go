@@ -101,6 +101,14 @@ func TestSettingsTrust(t *testing.T) {
 	}
 }
 
+// TestSettingsOfIPv6 says what not every program takes.
+func TestSettingsOfIPv6(t *testing.T) {
+	account, said := settingsAccount(t, "imap = \"[::1]:1993\"\nsmtp = \"127.0.0.1:1587\"\n", clientconfig.Client{})
+	if account.Servers["imap"].Host != "::1" || !strings.Contains(said, "for imap the server is an IPv6 address") || strings.Contains(said, "for smtp") {
+		t.Errorf("%+v, %q", account, said)
+	}
+}
+
 // TestSettingsOnAllAddresses: a phone gets an address, since the name of this
 // machine means nothing to it.
 func TestSettingsOnAllAddresses(t *testing.T) {

@@ -126,12 +126,12 @@ func waitProcess(cmd *exec.Cmd, limit time.Duration) (code int, err error) {
 
 // packages are Debian's names for what the tests run.
 var packages = map[string]string{
-	"aerc": "aerc", "alpine": "alpine", "bsd-mailx": "bsd-mailx", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
+	"aerc": "aerc", "alpine": "alpine", "bsd-mailx": "bsd-mailx", "certutil": "libnss3-tools", "chromium": "chromium", "curl": "curl", "dbus-run-session": "dbus", "dovecot": "dovecot-imapd dovecot-pop3d dovecot-submissiond",
 	"fdm": "fdm", "fetchmail": "fetchmail", "fish": "fish", "getmail": "getmail6",
 	"git": "git-email libauthen-sasl-perl libmailtools-perl libnet-smtp-ssl-perl", "gnome-keyring-daemon": "gnome-keyring",
 	"groff": "groff", "man": "man-db", "mandoc": "mandoc", "mbsync": "isync", "mpop": "mpop", "msmtp": "msmtp", "mutt": "mutt", "neomutt": "neomutt",
-	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "postfix": "postfix libsasl2-modules", "python3": "python3",
-	"s-nail": "s-nail", "script": "bsdutils", "thunderbird": "thunderbird", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
+	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "openssl": "openssl", "postfix": "postfix libsasl2-modules", "python3": "python3",
+	"s-nail": "s-nail", "script": "bsdutils", "thunderbird": "thunderbird", "tstclnt": "libnss3-tools", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
 	"xclip": "xclip", "xsel": "xsel", "Xvfb": "xvfb",
 	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
