@@ -29,7 +29,8 @@ passwords, and how they were used. It holds no secret. Works without
 configuration, keychain and network.
 
 Events: ` + strings.Join(eventNames()[:6], ", ") + `,
-` + strings.Join(eventNames()[6:], ", ") + `.
+` + strings.Join(eventNames()[6:12], ", ") + `,
+` + strings.Join(eventNames()[12:], ", ") + `.
 
 On a terminal a table; in a pipe one line each, tab-separated, with a header.
 -o name prints the name of each app password that occurs, once.`,

@@ -43,8 +43,8 @@ func newCertExport(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Print the authority's certificate, for other machines and devices",
-		Long: `Prints the certificate of the gateway's authority, which is made if there is none
-yet. It is public; the key is not in it.
+		Long: `Prints the certificate of the gateway's authority, which is made if there is
+none yet. It is public; the key is not in it.
 
   pem           text, for most programs and systems
   der           binary, for Windows, Android and devices that take no text
@@ -168,8 +168,8 @@ func newCertRenew(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "renew",
 		Short: "Make a new authority before the old one ends",
-		Long: `Makes the authority that is to take over, if there is none yet. Until it does, the
-old one signs as before, and ca.pem and "cert export" hold both: have mail
+		Long: `Makes the authority that is to take over, if there is none yet. Until it does,
+the old one signs as before, and ca.pem and "cert export" hold both: have mail
 programs trust the new one meanwhile. It takes over a day before the old one
 ends, in a running gateway too. The gateway itself makes it 90 days ahead.
 

@@ -26,8 +26,8 @@ look up whom they trust, and says for each place what was done:
           and flatpak, by certutil of NSS. Programs that run see it after a restart
 
 Without --store it takes all of them, but where there is one for you alone, not
-that for everybody. What needs an administrator is named with its command. It can be
-run again. On a terminal it asks first; elsewhere it needs --yes.
+that for everybody. What needs an administrator is named with its command. It
+can be run again. On a terminal it asks first; elsewhere it needs --yes.
 
 Where the new authority of "cert renew" waits to take over, both are put there.`,
 		Example: `  o365pw cert install

@@ -79,8 +79,8 @@ the script is printed, for those who keep such files themselves.`,
 			Use:   shell.name,
 			Short: "Print the completion script for " + shell.title,
 			Long: fmt.Sprintf(`Prints the completion script for %[1]s. To have it in every new shell,
-"o365pw completion install %[2]s" is simpler. --no-descriptions leaves out what
-each word means.`, shell.title, shell.name),
+"o365pw completion install %[2]s" is simpler. --no-descriptions leaves out
+what each word means.`, shell.title, shell.name),
 			Example:           "  " + shell.try + "\n  o365pw completion " + shell.name + " --no-descriptions",
 			Args:              cobra.NoArgs,
 			ValidArgsFunction: completeNothing,

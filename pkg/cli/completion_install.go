@@ -36,16 +36,16 @@ func newCompletionInstall(a *app) *cobra.Command {
   fish         ~/.config/fish/completions
   powershell   the folder of $PROFILE
 
-XDG_DATA_HOME and XDG_CONFIG_HOME take the place of ~/.local/share and ~/.config.
-Without a name it is for the shell in $SHELL; on Windows for PowerShell. What
-is there of an older o365pw is replaced; a file of anybody else's stays, and the
-command fails.
+XDG_DATA_HOME and XDG_CONFIG_HOME take the place of ~/.local/share and
+~/.config. Without a name it is for the shell in $SHELL; on Windows for
+PowerShell. What is there of an older o365pw is replaced; a file of anybody
+else's stays, and the command fails.
 
 For fish that is all. For bash it is, where the bash-completion package is
 loaded; zsh needs the folder in fpath, PowerShell a line in its profile. The
-shell is asked whether that is so, by starting it. Where lines are missing in its
-start-up file, they are printed on standard output. --edit-rc adds them, between
-two marks; nothing else ever changes that file.`,
+shell is asked whether that is so, by starting it. Where lines are missing in
+its start-up file, they are printed on standard output. --edit-rc adds them,
+between two marks; nothing else ever changes that file.`,
 		Example: `  o365pw completion install
   o365pw completion install fish --dry-run
   o365pw completion install zsh --edit-rc`,

@@ -43,8 +43,8 @@ func newConfigPath(a *app) *cobra.Command {
 		Use:   "path",
 		Short: "Print where the configuration file is",
 		Long: `Prints where the configuration file is, or would be: --config, else
-$O365PW_CONFIG, else o365pw/config.toml in your configuration folder. A file that
-is not there is no error, and said on standard error.`,
+$O365PW_CONFIG, else o365pw/config.toml in your configuration folder. A file
+that is not there is no error, and said on standard error.`,
 		Example: `  o365pw config path
   "${EDITOR:-vi}" "$(o365pw config path)"
   o365pw config path -o json | jq .exists`,
@@ -86,9 +86,9 @@ func newConfigSchema(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of the configuration file",
-		Long: `Prints the JSON schema (draft 2020-12) of the configuration file, by which editors
-complete and check what is written. Where the editor's TOML support is taplo's,
-the first line of the file names it:
+		Long: `Prints the JSON schema (draft 2020-12) of the configuration file, by which
+editors complete and check what is written. Where the editor's TOML support is
+taplo's, the first line of the file names it:
 
   #:schema ./config.schema.json`,
 		Example: `  o365pw config schema > ~/.config/o365pw/config.schema.json

@@ -19,9 +19,9 @@ func newConfigShow(a *app) *cobra.Command {
 		Short: "Show the configuration as it takes effect",
 		Long: `Shows each setting as it takes effect, and where it is from: a line of the file,
 a variable of the environment, a built-in cloud, or the default. With --profile
-that profile and what it uses; without, all. The commands of hooks are not shown,
-since people put passwords into commands; nothing else in a configuration is
-secret.
+that profile and what it uses; without, all. The commands of hooks are not
+shown, since people put passwords into commands; nothing else in a configuration
+is secret.
 
 On a terminal a table; in a pipe one line each, tab-separated, with a header.
 -o name prints the names of the profiles.`,

@@ -23,20 +23,23 @@ func newConnect(a *app) *cobra.Command {
 		Use:   "connect imap|pop3|smtp NAME|ID",
 		Short: "Open a mailbox on standard input and output",
 		Long: `Connects to Exchange, signs in there by what stands behind the app password, and
-then speaks IMAP, POP3 or SMTP on standard input and output: for mail programs that
-run a command in the place of a connection (mutt's tunnel, mbsync's Tunnel). No
-gateway has to run, there is no port, and the program needs no password.
+then speaks IMAP, POP3 or SMTP on standard input and output: for mail programs
+that run a command in the place of a connection (mutt's tunnel, mbsync's
+Tunnel). No gateway has to run, there is no port, and the program needs no
+password.
 
 Over IMAP it greets by PREAUTH. Over SMTP mail may be sent after EHLO. POP3 has
-nothing of the kind: any password is accepted, with the mailbox as the user name.
+nothing of the kind: any password is accepted, with the mailbox as the user
+name.
 
-The app password holds as at the gateway: its protocols, read-only, senders, expiry;
-its networks must have this machine. Once it is revoked the session ends within a
-second. --max-per-hour is counted for each session by itself: another one begins at
-nothing. It ends with the input, by the protocol's own good-bye, or by SIGTERM.
+The app password holds as at the gateway: its protocols, read-only, senders,
+expiry; its networks must have this machine. Once it is revoked the session ends
+within a second. --max-per-hour is counted for each session by itself: another
+one begins at nothing. It ends with the input, by the protocol's own good-bye,
+or by SIGTERM.
 
-The log is shown with --verbose. Errors are told on standard error, and where the
-protocol has a greeting for them, there too.`,
+The log is shown with --verbose. Errors are told on standard error, and where
+the protocol has a greeting for them, there too.`,
 		Example: `  o365pw connect imap mutt
   o365pw connect imap mutt --mailbox shared@contoso.com
   printf 'a STATUS INBOX (UNSEEN)\r\nb LOGOUT\r\n' | o365pw connect imap mutt

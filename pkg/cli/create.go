@@ -49,8 +49,8 @@ gateway only, for the mailboxes, protocols and networks given here.
 
 --read-only lets it change nothing in the mailbox; --from and --max-per-hour
 limit what it sends; --login-name is a short user name for devices that cannot
-hold an address. --send says how: by SMTP, or by Microsoft Graph where SMTP AUTH is
-switched off.
+hold an address. --send says how: by SMTP, or by Microsoft Graph where SMTP AUTH
+is switched off.
 
 --decoy makes one that is to be found by those who should not look: it never
 signs in, and its use raises an alert. It has no client secret behind it, needs
@@ -60,8 +60,8 @@ no sign-in to make, and no end unless --expires gives it one.
 It gets what that needs and no more, where the flags say nothing else, and its
 settings are printed too.
 
-On a terminal a name that is missing is asked for, and a card with the settings is
-printed; in a pipe the password alone.`,
+On a terminal a name that is missing is asked for, and a card with the settings
+is printed; in a pipe the password alone.`,
 		Example: `  o365pw create --name "Outlook on Mac"
   o365pw create Scanner --mailbox scan@contoso.com --allow imap --expires 90d
   o365pw create backup --network 192.168.1.0/24 --network 10.8.0.7 --no-wait

@@ -27,9 +27,9 @@ func newDemo(a *app) *cobra.Command {
 		Short: "See it work from end to end, without a tenant",
 		Long: `Starts the sandbox, a profile and a keychain in a temporary folder, and the
 gateway, all in this process. Then makes an app password, signs in with it over
-IMAP and SMTP by independent clients, reads a message, sends one, and revokes it.
-What is printed is what was really answered. Needs no network and leaves nothing
-behind.
+IMAP and SMTP by independent clients, reads a message, sends one, and revokes
+it. What is printed is what was really answered. Needs no network and leaves
+nothing behind.
 
 --interactive leaves everything running for your own mail program.`,
 		Example:           "  o365pw demo\n  o365pw demo --interactive",

@@ -34,16 +34,16 @@ func newExport(a *app) *cobra.Command {
 		Short: "Seal app passwords for another machine",
 		Long: `Writes app passwords with all that stands behind them (the client secret, the
 person's sign-in, the certificate with its key) into a file that is encrypted to
-a recipient of age. On the other machine, import takes them. A certificate that a
-profile names as a PEM file does not travel: copy it yourself.
+a recipient of age. On the other machine, import takes them. A certificate that
+a profile names as a PEM file does not travel: copy it yourself.
 
 The recipient is what "o365pw import --recipient" prints there, or any of
 age-keygen's (age1…). SSH keys and plug-ins of age are not taken. Who holds the
 key to the recipient has the app passwords: check it before you use it.
 
 The file goes to standard output, or with --file to a new file. It is text, and
-safe to show, mail and keep. It stays so as long as the other machine's key does:
-delete it when it was imported.
+safe to show, mail and keep. It stays so as long as the other machine's key
+does: delete it when it was imported.
 
 The app passwords go on working here. With --forget they are taken off this
 machine once the file is on the disk; nothing in Entra changes.`,

@@ -22,8 +22,9 @@ func newGitCredential(a *app) *cobra.Command {
 		Use:   "git-credential get|store|erase",
 		Short: "Give git send-email its password",
 		Long: `A credential helper of git: tells git send-email user name and password of an
-app password, when git asks for those of this machine's gateway. To whatever else
-git asks it says nothing, so that other helpers are asked. It keeps nothing.
+app password, when git asks for those of this machine's gateway. To whatever
+else git asks it says nothing, so that other helpers are asked. It keeps
+nothing.
 
 git finds it by its configuration, which o365pw settings --for git-send-email
 prints. Each password that is given counts as shown in the audit log.`,

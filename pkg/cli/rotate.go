@@ -32,10 +32,10 @@ lives as long as the one before did, from now on.
 
 The old password stays good beside it until the mail program has been seen with
 the new one, over each protocol that it has used the old one for (many keep one
-password for reading and one for sending), or until the overlap is over. Then the
-running gateway shuts it out, closes its sessions, and removes its client secret,
-if it has a sign-in to Graph that needs no person; else the next create, revoke
-or rotate does that, or --finish.
+password for reading and one for sending), or until the overlap is over. Then
+the running gateway shuts it out, closes its sessions, and removes its client
+secret, if it has a sign-in to Graph that needs no person; else the next create,
+revoke or rotate does that, or --finish.
 
 There are never more than two. Rotated again before anybody has used the new
 password, that one goes, and the old one stays.

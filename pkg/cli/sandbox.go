@@ -42,9 +42,9 @@ configuration that points o365pw at it, and how to use it. It is stricter than
 the real service.
 
 Faults make it misbehave. While it runs, AUTHORITY/sandbox/faults lists them
-(GET) and replaces them all (PUT, JSON); AUTHORITY is in the
-configuration. AUTHORITY/sandbox/powershell runs lines for Exchange such as setup
-prints (POST, text):
+(GET) and replaces them all (PUT, JSON); AUTHORITY is in the configuration.
+AUTHORITY/sandbox/powershell runs lines for Exchange such as setup prints (POST,
+text):
 
   curl -X PUT -H 'Content-Type: application/json' -d '{"graphDown": true}' AUTHORITY/sandbox/faults
   curl -H 'Content-Type: text/plain' --data-binary @exchange.ps1 AUTHORITY/sandbox/powershell`,

@@ -42,9 +42,9 @@ without one must be the user who calls, and stands for the mailbox.
 
 The app password is the one that may send as the sender: that of -f, else of the
 message, else the profile's mailbox. Where several may, it is the one named
-sendmail, or that of -a. The message is sent to all recipients or to none. If the
-connection is lost after the last line, it may have been sent: that is told, with
-exit code 1, and nothing is repeated.
+sendmail, or that of -a. The message is sent to all recipients or to none. If
+the connection is lost after the last line, it may have been sent: that is told,
+with exit code 1, and nothing is repeated.
 
 Called by the name sendmail (a link), the program is this command. root calls it so,
 too, from cron for one: link to a program that only root can change.`,

@@ -88,9 +88,9 @@ Run again, it brings what it has written up to date, such as when the addresses
 in [gateway] have changed, on which systemd listens for the gateway. A file that
 was not written by it is left alone, and refused.
 
-With --system it also makes the user o365pw, its folders, and where there is none
-a random passphrase for the keychain, which only the service and root can read:
-with systemd by "systemd-creds encrypt", elsewhere in a file.
+With --system it also makes the user o365pw, its folders, and where there is
+none a random passphrase for the keychain, which only the service and root can
+read: with systemd by "systemd-creds encrypt", elsewhere in a file.
 
 With --user the service gets those of this shell's variables that say where
 things are, such as O365PW_CONFIG and HTTPS_PROXY; never a secret.`,

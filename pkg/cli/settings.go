@@ -40,8 +40,8 @@ none, what to type where. What to do with it goes to stderr.
 No password is in it. A program that can run a command gets the password by
 o365pw show --password; that needs the keychain, also from cron. The others ask.
 
-Several files are written to a folder by --dir. Neither --dir nor --file replaces
-a file that has other content.
+Several files are written to a folder by --dir. Neither --dir nor --file
+replaces a file that has other content.
 
 --list has the programs, and how it is known that their settings are right:
 "program", the tests run the program with them; "format", the tests hold them to

@@ -51,7 +51,8 @@ yes. It can be run again at any time: what is there already stays.
 Entra, grants it what --allow needs, and prints the lines that an administrator
 of Exchange runs in PowerShell, on standard output. --wait then tries the
 mailboxes until Exchange lets the application in. Where the tenant's policy
-forbids client secrets, it makes a certificate and keeps its key in the keychain.
+forbids client secrets, it makes a certificate and keeps its key in the
+keychain.
 
 Whoever holds a secret of an application opens every mailbox of that
 application. So make one for each mailbox, or for a small group that may know

@@ -34,9 +34,9 @@ func newShow(a *app) *cobra.Command {
 --password (in a pipe then the password alone) or --copy. Works without network.
 
 --copy takes it off the clipboard again after 45 seconds, if it is still there.
-Over SSH, and where there is no clipboard program, the terminal has the clipboard
-(OSC 52), if it knows how: it cannot be read, so it is emptied whatever is on it by
-then, and when the session ends.`,
+Over SSH, and where there is no clipboard program, the terminal has the
+clipboard (OSC 52), if it knows how: it cannot be read, so it is emptied
+whatever is on it by then, and when the session ends.`,
 		Example: `  o365pw show "Outlook on Mac"
   o365pw show "Outlook on Mac" --copy
   o365pw show "Outlook on Mac" --copy --clear-after 2m

@@ -34,21 +34,23 @@ func newToken(a *app) *cobra.Command {
 		Long: `Prints an access token for Exchange, got by what stands behind the app password,
 for mail programs that sign in by XOAUTH2 themselves and run a command for the
 token. With --xoauth2 it is the whole response of that mechanism, in base64, for
-those that send what they are given. With --for graph it is one for Microsoft Graph.
-Without a name it is that of the profile's only app password that may be used so.
+those that send what they are given. With --for graph it is one for Microsoft
+Graph. Without a name it is that of the profile's only app password that may be
+used so.
 
 A token opens more than an app password does: with backing secret or certificate
-every mailbox that Exchange lets the application open, over every protocol, and from
-anywhere, until it ends, whatever is revoked meanwhile; with backing user whatever
-the person has consented to. So app passwords that are read-only or limited in
-networks, senders or number of messages give none: use connect for them, which holds
-them to that. Each token that is printed is in the audit log.
+every mailbox that Exchange lets the application open, over every protocol, and
+from anywhere, until it ends, whatever is revoked meanwhile; with backing user
+whatever the person has consented to. So app passwords that are read-only or
+limited in networks, senders or number of messages give none: use connect for
+them, which holds them to that. Each token that is printed is in the audit log.
 
-A token is cached until half an hour before its end: in the system's keychain; with
-the encrypted file in the memory of Linux' kernel, encrypted, if the passphrase
-need not be typed.
+A token is cached until half an hour before its end: in the system's keychain;
+with the encrypted file in the memory of Linux' kernel, encrypted, if the
+passphrase need not be typed.
 
-docs/helpers.md has the lines to write for mutt, curl, msmtp, offlineimap and others.`,
+docs/helpers.md has the lines to write for mutt, curl, msmtp, offlineimap and
+others.`,
 		Example: `  o365pw token mutt
   o365pw token mutt --for smtp --xoauth2
   o365pw token --mailbox shared@contoso.com --xoauth2

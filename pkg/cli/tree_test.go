@@ -43,6 +43,11 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		if !strings.Contains(c.Example, c.CommandPath()) {
 			t.Errorf("%s: no example", c.CommandPath())
 		}
+		for line := range strings.Lines(c.Long) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 80 && line[0] != ' ' {
+				t.Errorf("%s: the line %q of the help is too long for a terminal", c.CommandPath(), line)
+			}
+		}
 		for line := range strings.Lines(c.Example) {
 			if len(line) > 100 {
 				t.Errorf("%s: the example %q is too long for a terminal", c.CommandPath(), line)
