@@ -14,7 +14,7 @@ import (
 func BenchmarkToken(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "o365pw")
-	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-tags=nethttpomithttp2", "-o", program, "github.com/o365pw/o365pw/cmd/o365pw")
+	build := exec.Command("go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-tags=nethttpomithttp2", "-gcflags=github.com/o365pw/o365pw/pkg/cli=-l", "-gcflags=github.com/o365pw/o365pw/pkg/sandbox=-l", "-o", program, "github.com/o365pw/o365pw/cmd/o365pw")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		b.Fatalf("%v\n%s", err, out)
