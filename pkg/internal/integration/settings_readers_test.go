@@ -21,7 +21,6 @@ const awkwardName = "it's \"a\" \\ $(touch pwned) `touch pwned` %(h)s ${z} %{z} 
 // settled is a mail program set up by o365pw settings, and nothing else.
 type settled struct {
 	client   string
-	name     string // of the app password, where it is not awkwardName
 	protocol string // that the app password may use, beside smtp
 	run      func(*attempt, string)
 	own      bool // it fetches what is unread, so it has a mailbox of its own
