@@ -46,8 +46,8 @@ sendmail, or that of -a. The message is sent to all recipients or to none. If
 the connection is lost after the last line, it may have been sent: that is told,
 with exit code 1, and nothing is repeated.
 
-Called by the name sendmail (a link), the program is this command. root calls it so,
-too, from cron for one: link to a program that only root can change.`,
+Called by the name sendmail (a link), the program is this command. root calls it
+so, too, from cron for one: link to a program that only root can change.`,
 		Example: `  echo "The disk is full" | o365pw sendmail alice@contoso.com
   o365pw sendmail -t -oi < message.eml
   o365pw sendmail --app-password cron -f alice@contoso.com bob@contoso.com < report.eml
