@@ -133,7 +133,7 @@ var packages = map[string]string{
 	"node": "nodejs", "npm": "npm", "offlineimap": "offlineimap3", "openssl": "openssl", "postfix": "postfix libsasl2-modules", "python3": "python3",
 	"s-nail": "s-nail", "script": "bsdutils", "thunderbird": "thunderbird", "tstclnt": "libnss3-tools", "swaks": "swaks libauthen-sasl-perl libnet-ssleay-perl",
 	"wine64": "wine64", "wineserver": "wine64",
-	"xclip": "xclip", "xsel": "xsel", "Xvfb": "xvfb",
+	"xclip": "xclip", "xsel": "xsel", "xmllint": "libxml2-utils", "Xvfb": "xvfb",
 	"x86_64-w64-mingw32-dlltool": "binutils-mingw-w64-x86-64", "x86_64-w64-mingw32-ld": "binutils-mingw-w64-x86-64",
 	"zsh": "zsh",
 }
