@@ -164,9 +164,13 @@ func mailx(a Account) (Config, error) {
 // sendmail is this program's own, for those that call /usr/sbin/sendmail.
 func sendmail(a Account) (Config, error) {
 	own := a.command("sendmail", "--app-password", a.AppPassword)
+	program := Shell(a.Program[0])
+	if !strings.Contains(program, "/") { // a link is not looked for on the PATH
+		program = `"$(command -v ` + program + `)"`
+	}
 	steps := []string{
 		"Give a program that asks for sendmail's command this one: " + own,
-		"For those that have a path of their own, where no mail server is installed: sudo ln -s " + Shell(a.Program[0]) + " /usr/sbin/sendmail",
+		"For those that have a path of their own, where no mail server is installed: sudo ln -s " + program + " /usr/sbin/sendmail",
 	}
 	if !strings.EqualFold(a.AppPassword, "sendmail") {
 		steps = append(steps, "By that name no app password can be told: where several may send as "+a.Sender()+", it takes the one named sendmail")
