@@ -130,6 +130,8 @@ type Client struct {
 	Protocols []string
 	// Needs are those without which there is nothing to set up; empty: any one.
 	Needs []string
+	// Reads tells that it needs imap or pop3, too.
+	Reads bool
 
 	// Scope is what an app password that is made for it is held to, where its
 	// maker is not told otherwise.
@@ -234,6 +236,9 @@ func (c Client) Missing(has func(protocol string) bool) []string {
 		if !has(p) {
 			return []string{p}
 		}
+	}
+	if reading := []string{"imap", "pop3"}; c.Reads && !slices.ContainsFunc(reading, has) {
+		return reading
 	}
 	if !slices.ContainsFunc(c.Protocols, has) {
 		return c.Protocols

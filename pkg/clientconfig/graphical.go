@@ -16,9 +16,9 @@ func graphical() []Client {
 	return []Client{
 		{Name: "thunderbird", Title: "Thunderbird", Does: "reads and sends", Protocols: all, Scope: mail, Checked: ByProgram, Write: thunderbird},
 		{Name: "outlook", Title: "Outlook (classic)", Does: "reads and sends", Protocols: all, Scope: mail, Checked: ByFormat, Write: outlook},
-		{Name: "apple-mail", Title: "Apple Mail", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: appleMail},
-		{Name: "iphone", Title: "iPhone", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
-		{Name: "ipad", Title: "iPad", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Scope: mail, Checked: ByFormat, Write: applePhone},
+		{Name: "apple-mail", Title: "Apple Mail", Does: "reads and sends", Protocols: all, Needs: []string{"smtp"}, Reads: true, Scope: mail, Checked: ByFormat, Write: appleMail},
+		{Name: "iphone", Title: "iPhone", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Reads: true, Scope: mail, Checked: ByFormat, Write: applePhone},
+		{Name: "ipad", Title: "iPad", Does: "reads and sends", Device: true, Protocols: all, Needs: []string{"smtp"}, Reads: true, Scope: mail, Checked: ByFormat, Write: applePhone},
 		{Name: "android", Title: "Android", Does: "reads and sends", Device: true, Protocols: all, Scope: mail, Checked: ByFormat, Write: android},
 	}
 }
