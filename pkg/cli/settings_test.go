@@ -54,12 +54,16 @@ func settingsAccount(t *testing.T, gateway string, client clientconfig.Client) (
 // cannot reach the gateway, and none where it can or where the program is here.
 func TestSettingsOfDevices(t *testing.T) {
 	const loopback, outside = "imap = \"127.0.0.1:1993\"\nsmtp = \"127.0.0.1:1587\"\n", "imap = \"192.0.2.1:1993\"\nsmtp = \"192.0.2.1:1587\"\n"
-	printer := clientconfig.Client{Name: "printer", Title: "the printer", Device: true}
+	printer := clientconfig.Client{Name: "printer", Title: "the printer", Device: true, Protocols: []string{"imap", "smtp"}}
 	_, said := settingsAccount(t, loopback, printer)
 	for _, want := range []string{`: imap = "`, `:1993"`, `: smtp = "`, `:1587"`} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q is not in %q", want, said)
 		}
+	}
+	printer.Protocols = []string{"smtp"}
+	if _, said := settingsAccount(t, loopback, printer); strings.Contains(said, "imap") || !strings.Contains(said, "smtp") {
+		t.Errorf("one that only sends: %q", said)
 	}
 	for name, c := range map[string]struct {
 		gateway string
