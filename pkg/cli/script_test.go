@@ -419,7 +419,7 @@ func cmdWeb(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := io.ReadAll(resp.Body)
 	ts.Check(err)
 	fmt.Fprintf(ts.Stdout(), "%s", b)
-	if resp.TLS.NegotiatedProtocol == "h2" {
+	if resp.TLS != nil && resp.TLS.NegotiatedProtocol == "h2" {
 		ts.Fatalf("HTTP/2 is offered, which releases are built without")
 	}
 	if got := fmt.Sprint(resp.StatusCode); got != args[0] {
