@@ -87,15 +87,6 @@ func (a *app) runConnect(ctx context.Context, protocol, arg string, o connectOpt
 	return t.Wait()
 }
 
-// findLocal finds an app password of this machine.
-func (s *session) findLocal(arg string) (apppassword.Entry, error) {
-	entries, err := s.manager.Local()
-	if err != nil {
-		return apppassword.Entry{}, err
-	}
-	return apppassword.Match(entries, arg)
-}
-
 // mailboxOf is the mailbox that is meant: the one that is asked for, the only one,
 // or the profile's.
 func (s *session) mailboxOf(rec apppassword.Record, asked string) (string, error) {

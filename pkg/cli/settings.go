@@ -102,11 +102,7 @@ func (a *app) runSettings(ctx context.Context, arg string, o settingsOptions) er
 	if err != nil {
 		return err
 	}
-	entries, err := s.manager.Local()
-	if err != nil {
-		return err
-	}
-	e, err := apppassword.Match(entries, arg)
+	e, err := s.findLocal(arg)
 	if err != nil {
 		return err
 	}

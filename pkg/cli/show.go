@@ -62,11 +62,7 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 	if err != nil {
 		return err
 	}
-	entries, err := s.manager.Local()
-	if err != nil {
-		return err
-	}
-	e, err := apppassword.Match(entries, arg)
+	e, err := s.findLocal(arg)
 	if err != nil {
 		return err
 	}
@@ -100,6 +96,15 @@ func (a *app) runShow(ctx context.Context, arg string, o showOptions) error {
 	}
 	v.Password = a.revealed(password)
 	return a.printAppPassword(v, o.password, func() error { return a.printCard(e, v.Servers, apppassword.Grouped(password), "") })
+}
+
+// findLocal finds an app password of this machine.
+func (s *session) findLocal(arg string) (apppassword.Entry, error) {
+	entries, err := s.manager.Local()
+	if err != nil {
+		return apppassword.Entry{}, err
+	}
+	return apppassword.Match(entries, arg)
 }
 
 // printAppPassword prints one app password as create, rotate and show do. With

@@ -246,7 +246,11 @@ func (l *lab) scan(p printed, implicit bool) {
 // takes it back: a whole Postfix with folders and ports of its own.
 func TestSettingsOfPostfix(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
+	switch {
+	case os.Geteuid() == 0:
+	case os.Getenv("CI") != "":
+		t.Fatal("Postfix starts as root only")
+	default:
 		t.Skip("Postfix starts as root only")
 	}
 	l := newLab(t, options{})
