@@ -2,7 +2,6 @@ package cli_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -18,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/o365pw/o365pw/pkg/cli"
 	"github.com/o365pw/o365pw/pkg/internal/localca"
 )
 
@@ -152,25 +150,7 @@ func TestAuthorityEnds(t *testing.T) {
 	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"\"\nsmtp = \"\"\nmetrics = \"" + metrics + "\"\n[hooks]\non_expiring = \"cat >> " + told + "\"\n")
 	var ahead atomic.Int64
 	ahead.Store(int64(localca.CALifetime - 60*24*time.Hour))
-	env := map[string]string{}
-	for _, pair := range m.env {
-		name, value, _ := strings.Cut(pair, "=")
-		env[name] = value
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	l := &log{}
-	ended := make(chan int, 1)
-	go func() {
-		ended <- cli.Main(ctx, cli.Env{Args: []string{"serve"}, Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: l,
-			Getenv: func(name string) string { return env[name] },
-			Now:    func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, ScryptWorkFactor: 10})
-	}()
-	defer func() {
-		stop()
-		if code := <-ended; code != 0 {
-			t.Errorf("exit code %d\n%s", code, l)
-		}
-	}()
+	l, _ := m.serveAhead(&ahead)
 	addr := l.await(t, `imap on (127\.0\.0\.1:\d+)`)[1]
 	l.await(t, `the local authority ends on \d{4}-\d\d-\d\d, and a new one has been made`)
 	l.await(t, `"hook":"on_expiring"`)

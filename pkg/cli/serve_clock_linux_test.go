@@ -5,6 +5,7 @@ import (
 	"context"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,19 +23,7 @@ func TestClockJumps(t *testing.T) {
 	password := strings.TrimSpace(m.run("create", "x"))
 	m.configure("\n[gateway]\nimap = \"127.0.0.1:0\"\npop3 = \"\"\nsmtp = \"\"\nrevalidate = \"1s\"\n")
 	var ahead atomic.Int64
-	env := map[string]string{}
-	for _, pair := range m.env {
-		name, value, _ := strings.Cut(pair, "=")
-		env[name] = value
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	l := &log{}
-	ended := make(chan int, 1)
-	go func() {
-		ended <- cli.Main(ctx, cli.Env{Args: []string{"serve"}, Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: l,
-			Getenv: func(name string) string { return env[name] },
-			Now:    func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, ScryptWorkFactor: 10})
-	}()
+	l, end := m.serveAhead(&ahead)
 	addr := l.await(t, `imap on (127\.0\.0\.1:\d+)`)[1]
 	open, err := openPlain(addr, password)
 	if err != nil {
@@ -67,10 +56,7 @@ func TestClockJumps(t *testing.T) {
 		t.Fatalf("the clock is right again: %v", err)
 	}
 	_ = again.conn.Close()
-	stop()
-	if code := <-ended; code != 0 {
-		t.Errorf("the gateway ended with exit code %d", code)
-	}
+	end()
 	log := audit.Log{Path: filepath.Join(m.dir, "state", audit.FileName)}
 	if r, err := log.Verify(""); err != nil || r.Entries < 5 {
 		t.Errorf("the audit log: %+v, %v", r, err)
@@ -78,4 +64,30 @@ func TestClockJumps(t *testing.T) {
 	if out := m.run("list", "-o", "json"); !strings.Contains(out, `"lastUsedProtocol": "imap"`) {
 		t.Errorf("the last use is lost: %s", out)
 	}
+}
+
+// serveAhead runs the gateway in this process, its clock set ahead. end ends it,
+// and is called at the end of the test where the test has not.
+func (m *machine) serveAhead(ahead *atomic.Int64) (l *log, end func()) {
+	env := map[string]string{}
+	for _, pair := range m.env {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	l = &log{}
+	ended := make(chan int, 1)
+	go func() {
+		ended <- cli.Main(ctx, cli.Env{Args: []string{"serve"}, Stdin: strings.NewReader(""), Stdout: &bytes.Buffer{}, Stderr: l,
+			Getenv: func(name string) string { return env[name] },
+			Now:    func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }, ScryptWorkFactor: 10})
+	}()
+	end = sync.OnceFunc(func() {
+		stop()
+		if code := <-ended; code != 0 {
+			m.t.Errorf("the gateway ended with exit code %d\n%s", code, l)
+		}
+	})
+	m.t.Cleanup(end)
+	return l, end
 }
